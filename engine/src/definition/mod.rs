@@ -1,0 +1,180 @@
+//! What was written: a workflow before anything about it has been checked beyond its form.
+//!
+//! A [`WorkflowDef`] comes out of a YAML file (`WorkflowDef::parse` in `reader.rs`), out of a plan that a model drew
+//! ([`dialect`](crate::dialect)), or out of Rust code. All three go through the same [`check`](crate::check). Expression
+//! fields are still YAML trees and texts here; the types after checking are in [`graph`](crate::graph).
+
+mod kind;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork};
+
+use crate::schema::Schema;
+
+/// A whole workflow file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WorkflowDef {
+    /// `name:`; the file's stem when it is not written.
+    pub name: String,
+    /// `description:`, for people.
+    pub description: Option<String>,
+    /// `inputs:` in file order.
+    pub inputs: IndexMap<String, InputDef>,
+    /// `models:` by alias.
+    pub models: IndexMap<String, ModelDef>,
+    /// `budget:`.
+    pub budget: BudgetDef,
+    /// `limits:`.
+    pub limits: LimitsDef,
+    /// `nodes:` in file order, which is part of the definition.
+    pub nodes: IndexMap<String, NodeDef>,
+    /// `output:`, an expression tree; `None`: the map of all nodes' values.
+    pub output: Option<Value>,
+}
+
+/// One declared input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputDef {
+    /// What the value must satisfy.
+    pub schema: Schema,
+    /// Value used when the caller gives none; `None`: the input is required.
+    pub default: Option<Value>,
+}
+
+/// One model alias: where a model is and how it is asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelDef {
+    /// Which client speaks to it: `openai` (any OpenAI-compatible server) or `scripted`.
+    pub provider: String,
+    /// The model's name on the server; for `scripted` the file.
+    pub model: String,
+    /// Root of the API, such as `http://127.0.0.1:8080/v1`.
+    pub base_url: Option<String>,
+    /// Name of the environment variable that holds the key.
+    pub api_key_env: Option<String>,
+    /// Parameters sent with every request unless a node says otherwise.
+    pub params: IndexMap<String, Value>,
+    /// Most requests in flight to this model.
+    pub max_parallel: Option<u32>,
+    /// Longest wait for one reply, in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Run-wide quantities; reaching one ends the run as `exhausted`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BudgetDef {
+    /// Most model calls, repair turns and retries included.
+    pub calls: Option<u64>,
+}
+
+/// Sizes that nothing may exceed; `None` is the default of [`Limits`](crate::graph::Limits).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitsDef {
+    /// Steps of a run.
+    pub steps: Option<u64>,
+    /// Items of one `for_each` and samples of one node.
+    pub items: Option<u64>,
+    /// Nesting of frames.
+    pub depth: Option<u32>,
+    /// Nodes of one expansion, the appended `answer` apart.
+    pub nodes: Option<u32>,
+    /// Bytes of one value as JSON text.
+    pub output_bytes: Option<u64>,
+}
+
+/// One node: its kind, the attributes that every node may carry, and the fields of its kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeDef {
+    /// Name of the kind: `llm`, `calc`, `set`, `group`, `call`, `expand`, `plan`, or one registered by the program.
+    pub kind: String,
+    /// `needs:` entries in order.
+    pub needs: Vec<Need>,
+    /// `when:`, an expression tree.
+    pub when: Option<Value>,
+    /// `for_each:`, an expression tree that gives a list.
+    pub for_each: Option<Value>,
+    /// `as:`; `None`: `item`.
+    pub item_name: Option<String>,
+    /// `max_parallel:`, an expression tree over inputs.
+    pub max_parallel: Option<Value>,
+    /// `samples:`, an expression tree over inputs.
+    pub samples: Option<Value>,
+    /// `join:`.
+    pub join: Option<Join>,
+    /// `retry:`.
+    pub retry: Option<RetryDef>,
+    /// `timeout:` in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// `on_error:`.
+    pub on_error: ErrorPolicyDef,
+    /// `on_item_error:`.
+    pub on_item_error: ErrorPolicyDef,
+    /// `schema:` or `json_schema:`.
+    pub schema: Option<Schema>,
+    /// `output:`, an expression tree.
+    pub output: Option<Value>,
+    /// The kind's own fields in file order, as written (`prompt`, `with`, `graph`, …).
+    pub fields: IndexMap<String, Value>,
+    /// The body of a group, in file order.
+    pub nodes: IndexMap<String, NodeDef>,
+    /// `limits:` beside `graph`.
+    pub limits: LimitsDef,
+    /// `allow:` beside `graph` and on `plan`.
+    pub allow: Option<AllowDef>,
+}
+
+/// What a model-drawn graph may contain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowDef {
+    /// Kinds; `None`: `llm` and `calc`.
+    pub kinds: Option<Vec<String>>,
+    /// Model aliases; `None`: the default model only.
+    pub models: Option<Vec<String>>,
+}
+
+/// One entry of `needs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// A node of the same frame.
+    pub name: String,
+    /// Written with a trailing `?`.
+    pub optional: bool,
+}
+
+/// How entries of `needs` are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// Every entry without `?` must have succeeded.
+    All,
+    /// At least one entry must have succeeded once all are settled.
+    Any,
+}
+
+/// `retry:` as written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RetryDef {
+    /// Retries after the first attempt.
+    pub max: Option<u32>,
+    /// Error classes that are retried, by name.
+    pub on: Option<Vec<String>>,
+    /// First delay in milliseconds; it doubles with each retry.
+    pub backoff_ms: Option<u64>,
+}
+
+/// `on_error:` and `on_item_error:` as written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ErrorPolicyDef {
+    /// Nothing written: the default, which fails.
+    #[default]
+    Default,
+    /// `fail`, written out.
+    Fail,
+    /// `drop` (items only): the item leaves the list.
+    Drop,
+    /// `skip`: dependents treat it as skipped; an item reads as null.
+    Skip,
+    /// `{value: …}`: an expression tree takes the place of the value.
+    Value(Value),
+}

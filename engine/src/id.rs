@@ -1,0 +1,95 @@
+//! The names of things: value hashes, and indices of nodes, steps and frames.
+//!
+//! A node is identified by its index in its graph, a step by its index in the run's arena. Both are plain numbers, so that
+//! the scheduler never hashes a string. People see the *path* of a step (`solve[3]/sub`), which the scheduler renders.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Index of a node in its [`Graph`](crate::graph::Graph), in the order of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub u32);
+
+/// Index of a step in the arena of its run. Indices are never reused within a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StepId(pub u32);
+
+/// Index of a frame in the arena of its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameId(pub u32);
+
+impl NodeIndex {
+    /// As an index into a slice.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl StepId {
+    /// The root step: the run itself, whose frame holds the workflow's nodes. Its path is empty.
+    pub const ROOT: StepId = StepId(0);
+
+    /// As an index into a slice.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl FrameId {
+    /// As an index into a slice.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// BLAKE3 hash of a value's JSON text: the name under which values travel through events and logs.
+///
+/// Printed and serialised as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ValueHash([u8; 32]);
+
+impl ValueHash {
+    /// The hash of a JSON value. Key order counts, because it shows when the value is printed.
+    pub fn of(value: &serde_json::Value) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        serde_json::to_writer(&mut hasher, value).expect("BUG: writing JSON to a hasher failed");
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The hash of raw bytes, for things that are not values (a definition's text, a graph's shape).
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The first 12 hexadecimal digits: enough for people.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for ValueHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for ValueHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", &self.to_string()[..8])
+    }
+}
+
+impl Serialize for ValueHash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ValueHash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let hash = blake3::Hash::from_hex(&text).map_err(serde::de::Error::custom)?;
+        Ok(Self(*hash.as_bytes()))
+    }
+}

@@ -1,0 +1,34 @@
+//! The flowrun engine: a workflow language, its checker, a pure scheduler and the driver that runs it.
+//!
+//! Data flows one way: text becomes a [`definition`] with positions ([`source`]), the checker ([`check`]) turns it into
+//! an immutable [`graph`], the pure [`scheduler`] decides what happens next, and the driver ([`run`]) does it. The
+//! modules below stand in reading order, which is also the order of the layers: none imports from one written later.
+
+pub mod diagnostic;
+pub mod failure;
+pub mod id;
+pub mod source;
+
+pub mod calc;
+pub mod definition;
+pub mod dialect;
+pub mod expr;
+pub mod retry;
+pub mod schema;
+
+pub mod check;
+pub mod graph;
+
+pub mod budget;
+pub mod event;
+pub mod scheduler;
+pub mod state;
+
+pub mod render;
+pub mod trace;
+
+pub mod node;
+pub mod run;
+pub mod store;
+
+pub mod testing;

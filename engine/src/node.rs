@@ -1,0 +1,157 @@
+//! The door to the work: what a node kind implements and what it is given.
+//!
+//! A kind sees its rendered input and its context, never the graph. It returns a value or a typed error; the engine does
+//! retries, timeouts and cancellation around it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use indexmap::IndexMap;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::check::PlanChecker;
+use crate::definition::{KindSpec, ModelDef};
+use crate::event::Usage;
+use crate::failure::StepError;
+use crate::graph::ExpansionRules;
+use crate::schema::Schema;
+
+/// A node kind.
+#[async_trait]
+pub trait Node: Send + Sync + 'static {
+    /// What the kind looks like: its name, fields and defaults. Asked once, when it is registered.
+    fn spec(&self) -> KindSpec;
+
+    /// Runs one attempt.
+    ///
+    /// # Errors
+    /// A [`NodeError`] whose class says whether another attempt is worth it.
+    async fn run(&self, context: &NodeContext, input: Input) -> Result<Output, NodeError>;
+}
+
+/// What a kind is given to work on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Input {
+    /// The kind's fields after rendering: templates and slotted texts are strings, the rest JSON values.
+    pub fields: IndexMap<String, Value>,
+    /// What the value must satisfy (`schema:` or `json_schema:`).
+    pub schema: Option<Schema>,
+    /// `model:` resolved against the workflow's own `models:`; `None` alias: the default model.
+    pub model: ModelChoice,
+    /// What a plan may contain (`allow:` and `limits:`), for kinds that draw graphs.
+    pub rules: Option<ExpansionRules>,
+}
+
+/// Which model a node asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelChoice {
+    /// The alias written on the node.
+    pub alias: Option<String>,
+    /// What the workflow's file declares under that alias (`default` where none is written).
+    pub declared: Option<ModelDef>,
+}
+
+/// What a kind gives back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// The value, before `output:`.
+    pub value: Value,
+    /// What it cost.
+    pub usage: Usage,
+    /// What people want to see of how it came about (messages, raw reply, repairs); recorded, never read by other nodes.
+    pub provenance: Option<Value>,
+}
+
+/// Why an attempt failed, and what it cost all the same.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{error}")]
+pub struct NodeError {
+    /// The error.
+    pub error: StepError,
+    /// What it cost.
+    pub usage: Usage,
+    /// What people want to see of it.
+    pub provenance: Option<Value>,
+}
+
+impl From<StepError> for NodeError {
+    fn from(error: StepError) -> Self {
+        Self { error, usage: Usage::default(), provenance: None }
+    }
+}
+
+/// What surrounds an attempt.
+#[derive(Clone)]
+pub struct NodeContext {
+    /// Path of the step, such as `solve[3]/sub`.
+    pub path: Arc<str>,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// Number of the sample, from 0, for a node with `samples`.
+    pub sample: Option<u32>,
+    /// Fires when the attempt is to stop. Requests in flight must be dropped then.
+    pub cancelled: CancellationToken,
+    /// Takes text as it is produced, for progress displays. Never part of the log.
+    pub tokens: TokenSink,
+    /// Lowers and checks a plan by the rules of the engine.
+    pub plans: PlanChecker,
+}
+
+/// Takes text as it is produced.
+#[derive(Clone, Default)]
+pub struct TokenSink(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+
+impl TokenSink {
+    /// Calls the function with each piece of text.
+    pub fn new(sink: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(sink)))
+    }
+
+    /// Passes a piece of text on.
+    pub fn send(&self, text: &str) {
+        if let Some(sink) = &self.0 {
+            sink(text);
+        }
+    }
+}
+
+/// The node kinds that a program knows: the engine's own and those registered with [`Kinds::register`].
+#[derive(Clone)]
+pub struct Kinds {
+    nodes: BTreeMap<String, Arc<dyn Node>>,
+    specs: BTreeMap<String, Arc<KindSpec>>,
+}
+
+impl Default for Kinds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Kinds {
+    /// The kinds that the engine does itself: `set`, `calc`, `group`, `call`, `expand`.
+    pub fn new() -> Self {
+        let specs = crate::check::builtin_kinds().into_iter().map(|spec| (spec.name.clone(), Arc::new(spec))).collect();
+        Self { nodes: BTreeMap::new(), specs }
+    }
+
+    /// Adds a kind; one of the same name is replaced.
+    pub fn register(&mut self, node: impl Node) -> &mut Self {
+        let spec = node.spec();
+        self.nodes.insert(spec.name.clone(), Arc::new(node));
+        self.specs.insert(spec.name.clone(), Arc::new(spec));
+        self
+    }
+
+    /// The implementation of a leaf kind.
+    pub fn node(&self, kind: &str) -> Option<&Arc<dyn Node>> {
+        self.nodes.get(kind)
+    }
+
+    /// All descriptions by name: what the checker needs.
+    pub fn specs(&self) -> &BTreeMap<String, Arc<KindSpec>> {
+        &self.specs
+    }
+}
