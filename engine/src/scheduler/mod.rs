@@ -1,1 +1,272 @@
-//! Scheduler.
+//! The pure core: events in, commands out; no clock, no randomness, no I/O, no values.
+//!
+//! [`Scheduler::apply`] takes one input event and appends to [`Effects`] what follows: derived events for the log and
+//! commands for the driver. It knows states, counts and hashes; whatever needs a value is asked for with
+//! [`Command::Decide`] and answered with [`Event::Decided`] before anything starts. The same input events give the same
+//! scheduler, the same derived events and the same commands: this is what resuming, replaying and simulating rest on.
+//!
+//! A worked example, `a → b` with room for one: `RunStarted` opens the root frame, `a` has nothing to wait for, becomes
+//! Ready and asks `Decide(a, Input)`. `Decided` puts it into the ready queue, no decision is open, so `Start(a, 1)`.
+//! `Settled(a)` makes it Succeeded, which takes the last pending source from `b`, and so on, until the last step of the
+//! root frame settles and the root asks `Decide(root, Value)`: the output.
+//!
+//! Cost: O(degree) per settled step amortised, O(log n) in the ready queue, O(depth) per name. `advance.rs` has the life
+//! of a step, `failure.rs` what happens when one fails, `dispatch.rs` starts, budgets and ends, `names.rs` look-ups.
+
+mod advance;
+mod arena;
+mod dispatch;
+mod failure;
+mod names;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::budget::Budget;
+use crate::event::{Bound, Command, DecideField, Event, Outcome, RunStarted, TimerKind, Usage};
+use crate::failure::StepError;
+use crate::graph::{Graph, Limits, Node};
+use crate::id::{FrameId, NodeIndex, StepId, ValueHash};
+use crate::state::State;
+use arena::{Entry, Frame, Layer, SharedGraph, Step};
+pub use names::{ChildResult, Children, Resolved, Scope};
+
+/// How long a cancelled attempt may take to end by itself, in milliseconds.
+pub const GRACE_MS: u64 = 5_000;
+
+/// What follows from an event: derived events in order, and commands to the world in order.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// Commands.
+    pub commands: Vec<Command>,
+    /// Derived events.
+    pub events: Vec<Event>,
+}
+
+/// One run: a state machine over the steps of all its frames.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scheduler {
+    root: SharedGraph,
+    steps: Vec<Step>,
+    frames: Vec<Frame>,
+    ready: BTreeSet<Entry>,
+    /// Attempts whose end is awaited, cancelled ones too: each holds a slot and its allowance.
+    flights: BTreeMap<(StepId, u32), Flight>,
+    decisions_open: u32,
+    budget: Budget,
+    usage: Usage,
+    limits: Limits,
+    max_parallel: u32,
+    ending: Option<Ending>,
+    /// The step whose failure ended the run, and why.
+    cause: Option<(StepId, StepError)>,
+    over: bool,
+    /// What has happened and has not been looked at; empty between events.
+    news: VecDeque<News>,
+}
+
+/// An attempt whose end is awaited.
+#[derive(Clone, Debug, PartialEq)]
+struct Flight {
+    calls: u32,
+    cancelled: bool,
+}
+
+/// Something that others have to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// A new step that waits for nothing.
+    Entry(StepId),
+    /// A step that reached its end.
+    Settled(StepId),
+}
+
+/// Why nothing new starts any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Cancelled,
+    Exhausted(Bound),
+}
+
+impl Scheduler {
+    /// A scheduler for one run of a graph, before its first event.
+    pub fn new(graph: Arc<Graph>) -> Self {
+        Self {
+            root: SharedGraph(graph),
+            steps: vec![Step::new(FrameId(u32::MAX), NodeIndex(u32::MAX), Layer::Work)],
+            frames: Vec::new(),
+            ready: BTreeSet::new(),
+            flights: BTreeMap::new(),
+            decisions_open: 0,
+            budget: Budget::default(),
+            usage: Usage::default(),
+            limits: Limits::default(),
+            max_parallel: 1,
+            ending: None,
+            cause: None,
+            over: false,
+            news: VecDeque::new(),
+        }
+    }
+
+    /// Applies one input event that [`accepts`](Self::accepts) holds for, and appends what follows from it.
+    ///
+    /// # Panics
+    /// With "BUG:" on a derived event and on an event that is not accepted: the driver asks first.
+    pub fn apply(&mut self, event: &Event, effects: &mut Effects) {
+        assert!(self.accepts(event), "BUG: an event that nothing waits for: {event:?}");
+        match event {
+            Event::RunStarted(started) => self.start_run(started, effects),
+            Event::Decided { step, field, decision } => {
+                self.step_mut(*step).deciding = None;
+                self.decisions_open -= 1;
+                self.decided(*step, *field, decision, effects);
+            }
+            Event::Settled { step, attempt, result, usage, .. } => {
+                self.settle_attempt(*step, *attempt, result, *usage, effects)
+            }
+            Event::Timer { step, attempt, timer } => self.timer(*step, *attempt, *timer, effects),
+            Event::Cancel => self.cancel_run(effects),
+            _ => panic!("BUG: a derived event was applied: {event:?}"),
+        }
+        self.propagate(effects);
+        self.dispatch(effects);
+    }
+
+    /// Whether an input event is addressed to something that waits for it. What is not accepted is neither applied nor logged:
+    /// a timer of an attempt that has ended, the reply of one that was given up.
+    pub fn accepts(&self, event: &Event) -> bool {
+        match event {
+            Event::RunStarted(_) => self.frames.is_empty() && !self.over,
+            Event::Decided { step, field, .. } => self.wants(*step, *field),
+            Event::Settled { step, attempt, .. } => self.flights.contains_key(&(*step, *attempt)),
+            Event::Timer { step, attempt, timer } => self.awaits_timer(*step, *attempt, *timer),
+            Event::Cancel => !self.over && self.ending.is_none() && !self.frames.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether a decision is still awaited. A `Decide` becomes void when its step ends before the answer.
+    pub fn wants(&self, step: StepId, field: DecideField) -> bool {
+        self.steps.get(step.index()).is_some_and(|step| step.deciding == Some(field))
+    }
+
+    /// Whether the run has ended.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// How many steps the run has made.
+    pub fn step_count(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// State of a step.
+    pub fn state(&self, step: StepId) -> State {
+        self.steps[step.index()].state
+    }
+
+    /// The node of a step; `None` for the root.
+    pub fn node(&self, step: StepId) -> Option<&Node> {
+        let frame = self.frames.get(self.steps[step.index()].frame.index())?;
+        Some(frame.graph.0.node(self.steps[step.index()].node))
+    }
+
+    /// Attempts of a step started so far.
+    pub fn attempt(&self, step: StepId) -> u32 {
+        self.steps[step.index()].attempt
+    }
+
+    /// The value of a step; of a leaf that awaits its `Value` decision, the raw one.
+    pub fn value(&self, step: StepId) -> Option<ValueHash> {
+        self.steps[step.index()].value
+    }
+
+    /// Hash of a step's rendered input, once it has been decided.
+    pub fn input(&self, step: StepId) -> Option<ValueHash> {
+        self.steps[step.index()].input
+    }
+
+    /// Why a step failed, or what its value takes the place of.
+    pub fn error(&self, step: StepId) -> Option<&StepError> {
+        self.steps[step.index()].error.as_deref()
+    }
+
+    /// Number of the sample that a step is, if its node has `samples`.
+    pub fn sample(&self, step: StepId) -> Option<u32> {
+        let (node, data) = (self.node(step)?, &self.steps[step.index()]);
+        (node.samples.is_some() && data.layer == Layer::Work).then_some(data.index)
+    }
+
+    fn start_run(&mut self, started: &RunStarted, effects: &mut Effects) {
+        self.limits = started.limits;
+        self.max_parallel = started.max_parallel.max(1);
+        self.budget = Budget::new(started.calls_max);
+        self.set(StepId::ROOT, State::Ready);
+        let graph = self.root.0.clone();
+        self.open_graph(StepId::ROOT, &graph, effects);
+    }
+
+    fn awaits_timer(&self, step: StepId, attempt: u32, timer: TimerKind) -> bool {
+        let Some(data) = self.steps.get(step.index()) else { return false };
+        match (timer, self.flights.get(&(step, attempt))) {
+            (TimerKind::Grace, flight) => flight.is_some_and(|flight| flight.cancelled),
+            (TimerKind::Timeout, Some(flight)) => !flight.cancelled,
+            (TimerKind::Timeout, None) => attempt == 0 && data.child.is_some() && data.state == State::Running,
+            (TimerKind::Backoff, _) => data.state == State::Backoff && data.attempt == attempt,
+        }
+    }
+
+    /// Makes every transition; a terminal state is never left.
+    fn set(&mut self, step: StepId, to: State) {
+        let from = std::mem::replace(&mut self.step_mut(step).state, to);
+        assert!(from.may_become(to), "BUG: {from:?} -> {to:?} for `{}`", self.path(step));
+    }
+
+    /// Ends a step and writes it down. The caller tells the frame, unless the frame is closed.
+    fn finish(&mut self, step: StepId, outcome: Outcome, effects: &mut Effects) {
+        let state = match &outcome {
+            Outcome::Succeeded { value, .. } => {
+                self.step_mut(step).value = Some(*value);
+                State::Succeeded
+            }
+            Outcome::Failed { error, .. } => {
+                self.step_mut(step).error = Some(Box::new(error.clone()));
+                State::Failed
+            }
+            Outcome::Skipped(_) => State::Skipped,
+            Outcome::Cancelled => State::Cancelled,
+        };
+        self.unqueue(step);
+        self.set(step, state);
+        effects.events.push(Event::Ended { step, outcome });
+    }
+
+    /// Ends a step and lets the rest of its frame know.
+    fn settle(&mut self, step: StepId, outcome: Outcome, effects: &mut Effects) {
+        self.finish(step, outcome, effects);
+        if step != StepId::ROOT {
+            self.news.push_back(News::Settled(step));
+        }
+    }
+
+    fn decide(&mut self, step: StepId, field: DecideField, effects: &mut Effects) {
+        let data = self.step_mut(step);
+        assert!(data.deciding.is_none(), "BUG: two decisions at once");
+        data.deciding = Some(field);
+        self.decisions_open += 1;
+        effects.commands.push(Command::Decide { step, field });
+    }
+
+    fn step_mut(&mut self, step: StepId) -> &mut Step {
+        &mut self.steps[step.index()]
+    }
+
+    fn frame_of(&self, step: StepId) -> &Frame {
+        &self.frames[self.steps[step.index()].frame.index()]
+    }
+
+    fn graph_of(&self, step: StepId) -> Arc<Graph> {
+        self.frame_of(step).graph.0.clone()
+    }
+}

@@ -1,0 +1,171 @@
+//! What the scheduler knows: steps and frames in two flat arenas.
+//!
+//! Items, samples, groups, calls and expansions are all frames under a parent step. A step refers to its node by index in
+//! the graph of its frame; a frame of items shares the graph of the node that unfolds.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use crate::event::DecideField;
+use crate::failure::StepError;
+use crate::graph::{Graph, Node};
+use crate::id::{FrameId, NodeIndex, StepId, ValueHash};
+use crate::state::State;
+
+/// Which part of its node a step stands for: a node unfolds into items, an item into samples, and the last does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layer {
+    /// `for_each`: opens a frame of items.
+    Items,
+    /// `samples`: opens a frame of samples.
+    Samples,
+    /// Does what the node's [`Work`](crate::graph::Work) says.
+    Work,
+}
+
+impl Layer {
+    /// The layer of a node's own step.
+    pub(super) fn first(node: &Node) -> Self {
+        if node.for_each { Layer::Items } else { Layer::Items.below(node) }
+    }
+
+    /// The layer of the child steps of this layer.
+    pub(super) fn below(self, node: &Node) -> Self {
+        if self == Layer::Items && node.samples.is_some() { Layer::Samples } else { Layer::Work }
+    }
+}
+
+/// One execution of a node, or of one item or sample of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Step {
+    pub(super) frame: FrameId,
+    pub(super) node: NodeIndex,
+    pub(super) layer: Layer,
+    pub(super) state: State,
+    /// The decision that is awaited, if any.
+    pub(super) deciding: Option<DecideField>,
+    /// Whether it, or its map, stands in the ready queue.
+    pub(super) queued: bool,
+    /// Number among the items or samples; 0 for a node's own step.
+    pub(super) index: u32,
+    /// Dependencies that are not settled.
+    pub(super) pending: u32,
+    /// Attempts started.
+    pub(super) attempt: u32,
+    /// How many samples it, or its items, unfold into.
+    pub(super) samples: u32,
+    /// Most open items at once; 0: the default.
+    pub(super) window: u32,
+    /// Most model calls of one attempt.
+    pub(super) calls: u32,
+    /// The frame that it opened.
+    pub(super) child: Option<FrameId>,
+    pub(super) input: Option<ValueHash>,
+    /// The value; before `schema` and `output` have been decided, the raw one.
+    pub(super) value: Option<ValueHash>,
+    /// Why it failed, or what its value takes the place of.
+    pub(super) error: Option<Box<StepError>>,
+}
+
+impl Step {
+    pub(super) fn new(frame: FrameId, node: NodeIndex, layer: Layer) -> Self {
+        Self {
+            frame,
+            node,
+            layer,
+            state: State::Waiting,
+            deciding: None,
+            queued: false,
+            index: 0,
+            pending: 0,
+            attempt: 0,
+            samples: 0,
+            window: 0,
+            calls: 0,
+            child: None,
+            input: None,
+            value: None,
+            error: None,
+        }
+    }
+}
+
+/// A graph that compares by identity: two frames are equal when they run the same checked graph.
+#[derive(Clone, Debug)]
+pub(super) struct SharedGraph(pub(super) Arc<Graph>);
+
+impl PartialEq for SharedGraph {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Steps under a parent step.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Frame {
+    pub(super) parent: StepId,
+    pub(super) graph: SharedGraph,
+    pub(super) body: Body,
+    /// Child steps that are not settled, unopened items included.
+    pub(super) unsettled: u32,
+    /// It failed or was cancelled: nothing in it moves any more.
+    pub(super) closed: bool,
+    /// Rank of the parent step.
+    pub(super) rank: u32,
+    /// Path of the parent step as numbers.
+    pub(super) order: Arc<[u32]>,
+    /// Nesting, from 0 for the root's frame.
+    pub(super) depth: u32,
+}
+
+/// What a frame holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Body {
+    /// One step per node, contiguous in the arena.
+    Nodes {
+        /// Step of the first node.
+        first: StepId,
+    },
+    /// Items or samples, opened one by one.
+    Items(Items),
+}
+
+/// A rolling window over items: `open` of them have steps that are not settled.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Items {
+    /// The list; `None` for samples.
+    pub(super) list: Option<ValueHash>,
+    pub(super) count: u32,
+    /// Steps of the items opened so far, in item order.
+    pub(super) steps: Vec<StepId>,
+    pub(super) open: u32,
+    pub(super) window: u32,
+    pub(super) layer: Layer,
+}
+
+/// A place in the ready queue: longest remaining path first, ties by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) rank: u32,
+    pub(super) frame_order: Arc<[u32]>,
+    pub(super) last: u32,
+    /// The leaf to start, or the map whose next item is to be opened.
+    pub(super) step: StepId,
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let path = |entry: &Self| (entry.frame_order.clone(), entry.last);
+        let by_id = || {
+            let ((a, a_last), (b, b_last)) = (path(self), path(other));
+            a.iter().chain([&a_last]).cmp(b.iter().chain([&b_last]))
+        };
+        other.rank.cmp(&self.rank).then_with(by_id).then(self.step.cmp(&other.step))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}

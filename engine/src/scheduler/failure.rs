@@ -1,0 +1,220 @@
+//! What a failure means, in one order: retry, then `on_item_error`, then `on_error`, else the frame fails and its parent step
+//! with it, and so on up. Closing a frame cancels everything in it; attempts in flight keep their slots until they end.
+
+use super::arena::{Body, Layer};
+use super::{Effects, Ending, GRACE_MS, Scheduler};
+use crate::event::{Command, DecideField, Event, Outcome, TimerKind, Usage};
+use crate::failure::{ErrorClass, StepError};
+use crate::graph::{OnError, OnItemError};
+use crate::id::{FrameId, StepId, ValueHash};
+use crate::state::State;
+
+/// What the policies of a node say about one failed step.
+enum Verdict {
+    Tolerate,
+    Recover,
+    FailFrame,
+}
+
+impl Scheduler {
+    /// An attempt ended.
+    pub(super) fn settle_attempt(
+        &mut self,
+        step: StepId,
+        attempt: u32,
+        result: &Result<ValueHash, StepError>,
+        usage: Usage,
+        effects: &mut Effects,
+    ) {
+        let flight = self.flights.remove(&(step, attempt)).expect("BUG: accepted without a flight");
+        self.budget.settle(flight.calls, usage.calls);
+        self.usage += usage;
+        if flight.cancelled {
+            return;
+        }
+        match result {
+            Ok(value) => {
+                let has_value = self.node(step).is_some_and(|node| node.has_value);
+                if has_value {
+                    self.step_mut(step).value = Some(*value);
+                    self.decide(step, DecideField::Value, effects);
+                } else {
+                    self.settle(step, Outcome::Succeeded { value: *value, recovered: None }, effects);
+                }
+            }
+            Err(error) => self.attempt_failed(step, attempt, error.clone(), effects),
+        }
+    }
+
+    fn attempt_failed(&mut self, step: StepId, attempt: u32, error: StepError, effects: &mut Effects) {
+        let retries = attempt - 1;
+        let delay_ms = self.node(step).and_then(|node| node.retry.delay_ms(&error, retries));
+        match delay_ms {
+            Some(_) if self.ending.is_some() => self.finish(step, Outcome::Cancelled, effects),
+            Some(delay_ms) => {
+                self.set(step, State::Backoff);
+                effects.events.push(Event::Backoff { step, attempt, delay_ms, error });
+                effects.commands.push(Command::Timer { step, attempt, timer: TimerKind::Backoff, delay_ms });
+            }
+            None => self.fail(step, error, effects),
+        }
+    }
+
+    /// A timer that is still awaited ran out.
+    pub(super) fn timer(&mut self, step: StepId, attempt: u32, timer: TimerKind, effects: &mut Effects) {
+        match timer {
+            TimerKind::Backoff => {
+                self.set(step, State::Ready);
+                effects.events.push(Event::Ready { step });
+                self.enqueue(step);
+            }
+            TimerKind::Grace => {
+                let flight = self.flights.remove(&(step, attempt)).expect("BUG: accepted without a flight");
+                let charged = Usage { calls: u64::from(flight.calls), ..Usage::default() };
+                self.budget.settle(flight.calls, charged.calls);
+                self.usage += charged;
+            }
+            TimerKind::Timeout => {
+                let limit = self.node(step).and_then(|node| node.timeout_ms).unwrap_or_default();
+                let message = format!("not done within its `timeout` of {limit} ms");
+                let error = StepError::new("timeout", ErrorClass::Timeout, message);
+                if attempt == 0 {
+                    self.fail(step, error, effects);
+                } else {
+                    self.abandon(step, attempt, effects);
+                    self.attempt_failed(step, attempt, error, effects);
+                }
+            }
+        }
+    }
+
+    /// Tells the world to stop an attempt; it stays in flight until it ends or its grace is over.
+    fn abandon(&mut self, step: StepId, attempt: u32, effects: &mut Effects) {
+        if let Some(flight) = self.flights.get_mut(&(step, attempt)).filter(|flight| !flight.cancelled) {
+            flight.cancelled = true;
+            effects.commands.push(Command::Cancel { step, attempt });
+            effects.commands.push(Command::Timer { step, attempt, timer: TimerKind::Grace, delay_ms: GRACE_MS });
+        }
+    }
+
+    /// A step failed for good: its node's policies decide what that means.
+    pub(super) fn fail(&mut self, step: StepId, error: StepError, effects: &mut Effects) {
+        let verdict = self.policy(step);
+        self.fail_as(step, error, verdict, effects);
+    }
+
+    /// The value that was to take an error's place could not be computed: no policy is left.
+    pub(super) fn fail_again(&mut self, step: StepId, error: StepError, effects: &mut Effects) {
+        self.fail_as(step, error, Verdict::FailFrame, effects);
+    }
+
+    /// Walks outwards from a failed step until a policy tolerates the failure or the run has failed.
+    fn fail_as(&mut self, mut step: StepId, error: StepError, mut verdict: Verdict, effects: &mut Effects) {
+        let cause = (step, error.clone());
+        let mut error = error;
+        loop {
+            if let Some(frame) = self.steps[step.index()].child {
+                self.close_frame(frame, effects);
+            }
+            match verdict {
+                Verdict::Tolerate => return self.settle(step, Outcome::Failed { error, tolerated: true }, effects),
+                Verdict::Recover => {
+                    self.step_mut(step).error = Some(Box::new(error));
+                    return self.decide(step, DecideField::ErrorValue, effects);
+                }
+                Verdict::FailFrame => self.finish(step, Outcome::Failed { error, tolerated: false }, effects),
+            }
+            if step == StepId::ROOT {
+                self.cause.get_or_insert(cause);
+                return;
+            }
+            if self.ending.is_some() {
+                return;
+            }
+            step = self.frame_of(step).parent;
+            error = StepError::terminal("step_failed", "a step inside it failed");
+            verdict = self.policy(step);
+        }
+    }
+
+    /// The declared value takes the place of the error.
+    pub(super) fn recover(&mut self, step: StepId, value: ValueHash, effects: &mut Effects) {
+        let recovered = self.error(step).cloned();
+        self.settle(step, Outcome::Succeeded { value, recovered }, effects);
+    }
+
+    /// `on_item_error` for the items of a map (or the samples of a node without one), `on_error` for a node's own step.
+    fn policy(&self, step: StepId) -> Verdict {
+        let Some(node) = self.node(step) else { return Verdict::FailFrame };
+        let frame = self.frame_of(step);
+        let is_own_step = matches!(frame.body, Body::Nodes { .. });
+        let is_item = !is_own_step && matches!(self.frame_of(frame.parent).body, Body::Nodes { .. });
+        match (is_own_step, is_item) {
+            (true, _) => match node.on_error {
+                OnError::Fail => Verdict::FailFrame,
+                OnError::Skip => Verdict::Tolerate,
+                OnError::Value => Verdict::Recover,
+            },
+            (_, true) => match node.on_item_error {
+                OnItemError::Fail => Verdict::FailFrame,
+                OnItemError::Drop | OnItemError::Skip => Verdict::Tolerate,
+                OnItemError::Value => Verdict::Recover,
+            },
+            _ => Verdict::FailFrame,
+        }
+    }
+
+    /// Cancels every unsettled step of a frame and of the frames inside it. O(steps of these frames), once per frame.
+    pub(super) fn close_frame(&mut self, frame: FrameId, effects: &mut Effects) {
+        let mut frames = vec![frame];
+        while let Some(frame) = frames.pop() {
+            if std::mem::replace(&mut self.frames[frame.index()].closed, true) {
+                continue;
+            }
+            let steps: Vec<StepId> = match &self.frames[frame.index()].body {
+                Body::Nodes { first } => {
+                    let count = self.frames[frame.index()].graph.0.nodes().len() as u32;
+                    (first.0..first.0 + count).map(StepId).collect()
+                }
+                Body::Items(items) => items.steps.clone(),
+            };
+            for step in steps.into_iter().filter(|step| !self.state(*step).is_terminal()).collect::<Vec<_>>() {
+                frames.extend(self.steps[step.index()].child);
+                self.cancel_step(step, effects);
+            }
+        }
+    }
+
+    fn cancel_step(&mut self, step: StepId, effects: &mut Effects) {
+        if self.step_mut(step).deciding.take().is_some() {
+            self.decisions_open -= 1;
+        }
+        let attempt = self.attempt(step);
+        if self.state(step) == State::Running && self.steps[step.index()].layer == Layer::Work {
+            self.abandon(step, attempt, effects);
+        }
+        self.finish(step, Outcome::Cancelled, effects);
+    }
+
+    /// The caller ends the run.
+    pub(super) fn cancel_run(&mut self, effects: &mut Effects) {
+        self.ending = Some(Ending::Cancelled);
+        self.cancel_everything(effects);
+    }
+
+    /// Cancels the root's frame and the root.
+    pub(super) fn cancel_everything(&mut self, effects: &mut Effects) {
+        self.close_frame(Self::ROOT_FRAME, effects);
+        if !self.state(StepId::ROOT).is_terminal() {
+            self.cancel_step(StepId::ROOT, effects);
+        }
+    }
+
+    /// Cancels what waits for another attempt: with a run-wide quantity used up there will be none.
+    pub(super) fn cancel_backoffs(&mut self, effects: &mut Effects) {
+        let waiting = (0..self.steps.len() as u32).map(StepId);
+        for step in waiting.filter(|step| self.state(*step) == State::Backoff).collect::<Vec<_>>() {
+            self.finish(step, Outcome::Cancelled, effects);
+        }
+    }
+}

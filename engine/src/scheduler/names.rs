@@ -1,0 +1,200 @@
+//! Look-ups: what a name means to a step, what a frame's children came to, what a step is called.
+//!
+//! A name is searched from the frame that contains the step outwards, through groups and items, up to the first closed
+//! frame (a workflow or a plan), whose inputs are the last to be asked. O(depth) per name.
+
+use super::arena::{Body, Layer};
+use super::{Scheduler, advance};
+use crate::event::DecideField;
+use crate::graph::OnItemError;
+use crate::id::{FrameId, NodeIndex, StepId, ValueHash};
+use crate::state::State;
+
+/// Whose names are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The names around a step.
+    Step(StepId),
+    /// The names inside the frame that a step opened, for its `output`.
+    Body(StepId),
+}
+
+/// What a name means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    /// A value.
+    Value(ValueHash),
+    /// A node that was skipped, failed or cancelled.
+    Null,
+    /// An element of a list.
+    Item {
+        /// The list.
+        list: ValueHash,
+        /// Which element, from 0.
+        index: u32,
+    },
+    /// An input of the closed frame that a step opened; of the run, if that is the root.
+    Input {
+        /// The step.
+        frame_step: StepId,
+    },
+    /// A node that is not settled: only seen while looking for the best output of a run that ended early.
+    Unsettled(StepId),
+    /// No such name here.
+    Unknown,
+}
+
+/// What a child step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildResult {
+    /// It has a value.
+    Value(ValueHash),
+    /// It has none, and reads as null.
+    Null,
+    /// It is no longer an element of its list.
+    Dropped,
+    /// It is not settled, or was never opened.
+    Unsettled(Option<StepId>),
+}
+
+/// The children of a frame step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Children {
+    /// Items or samples, in order.
+    Items(Vec<ChildResult>),
+    /// Nodes in file order, each with its step.
+    Nodes(Vec<(NodeIndex, StepId, ChildResult)>),
+}
+
+impl Scheduler {
+    /// What a name means.
+    pub fn resolve(&self, scope: Scope, name: &str) -> Resolved {
+        let (mut frame_id, mut through) = match scope {
+            Scope::Step(step) => (self.steps[step.index()].frame, Some(step)),
+            Scope::Body(step) => (self.steps[step.index()].child.expect("BUG: a body without a frame"), None),
+        };
+        while let Some(frame) = self.frames.get(frame_id.index()) {
+            match &frame.body {
+                Body::Items(items) => {
+                    let node = frame.graph.0.node(self.steps[frame.parent.index()].node);
+                    if let (Some(list), Some(item)) = (items.list, through)
+                        && *node.item_name == *name
+                    {
+                        return Resolved::Item { list, index: self.steps[item.index()].index };
+                    }
+                }
+                Body::Nodes { first } => {
+                    if let Some(node) = frame.graph.0.find(name) {
+                        return self.resolved(advance::child(*first, node));
+                    }
+                    if let Some(inputs) = &frame.graph.0.inputs {
+                        let known = inputs.contains_key(name);
+                        return if known { Resolved::Input { frame_step: frame.parent } } else { Resolved::Unknown };
+                    }
+                }
+            }
+            through = Some(frame.parent);
+            frame_id = self.steps[frame.parent.index()].frame;
+        }
+        Resolved::Unknown
+    }
+
+    fn resolved(&self, step: StepId) -> Resolved {
+        let data = &self.steps[step.index()];
+        match (data.state, data.value) {
+            (State::Succeeded, Some(value)) => Resolved::Value(value),
+            (state, _) if state.is_terminal() && !self.was_cut_off(step) => Resolved::Null,
+            _ => Resolved::Unsettled(step),
+        }
+    }
+
+    /// Whether a step was cancelled because the run's means ran out: its finished part still counts for the best output.
+    fn was_cut_off(&self, step: StepId) -> bool {
+        self.wants(StepId::ROOT, DecideField::BestOutput)
+            && self.state(step) == State::Cancelled
+            && self.steps[step.index()].child.is_some()
+    }
+
+    /// What the children of a frame step came to; `None` if it opened no frame.
+    pub fn children(&self, step: StepId) -> Option<Children> {
+        let frame = &self.frames[self.steps[step.index()].child?.index()];
+        Some(match &frame.body {
+            Body::Items(items) => {
+                let opened = items.steps.iter().map(|step| self.child_result(*step));
+                let unopened =
+                    std::iter::repeat_n(ChildResult::Unsettled(None), items.count as usize - items.steps.len());
+                Children::Items(opened.chain(unopened).collect())
+            }
+            Body::Nodes { first } => {
+                let indices = (0..frame.graph.0.nodes().len() as u32).map(NodeIndex);
+                let steps = indices.map(|index| (index, advance::child(*first, index)));
+                Children::Nodes(steps.map(|(index, step)| (index, step, self.child_result(step))).collect())
+            }
+        })
+    }
+
+    fn child_result(&self, step: StepId) -> ChildResult {
+        let is_item = matches!(self.frame_of(step).body, Body::Items(_));
+        let drops = is_item && self.node(step).is_some_and(|node| node.on_item_error == OnItemError::Drop);
+        match self.resolved(step) {
+            Resolved::Value(value) => ChildResult::Value(value),
+            Resolved::Unsettled(step) => ChildResult::Unsettled(Some(step)),
+            _ if drops && self.state(step) == State::Failed => ChildResult::Dropped,
+            _ => ChildResult::Null,
+        }
+    }
+
+    /// The step of a node inside the frame that a step opened.
+    pub fn child(&self, step: StepId, node: NodeIndex) -> Option<StepId> {
+        match self.frames[self.steps[step.index()].child?.index()].body {
+            Body::Nodes { first } => Some(advance::child(first, node)),
+            Body::Items(_) => None,
+        }
+    }
+
+    /// The graph of the frame that a step opened.
+    pub fn body(&self, step: StepId) -> Option<&std::sync::Arc<crate::graph::Graph>> {
+        let frame = &self.frames[self.steps[step.index()].child?.index()];
+        matches!(frame.body, Body::Nodes { .. }).then_some(&frame.graph.0)
+    }
+
+    /// The step that opened the frame in which a step stands; `None` for the root.
+    pub fn parent(&self, step: StepId) -> Option<StepId> {
+        self.frames.get(self.steps[step.index()].frame.index()).map(|frame| frame.parent)
+    }
+
+    /// Whether a step stands for its whole node (and not for one item or sample of it).
+    pub fn is_own_step(&self, step: StepId) -> bool {
+        step == StepId::ROOT || matches!(self.frame_of(step).body, Body::Nodes { .. })
+    }
+
+    /// Whether a step does its node's work (and does not unfold into items or samples).
+    pub fn does_work(&self, step: StepId) -> bool {
+        self.steps[step.index()].layer == Layer::Work
+    }
+
+    /// What people call a step: `solve[3]/sub`; empty for the root.
+    pub fn path(&self, step: StepId) -> String {
+        let mut parts = Vec::new();
+        let mut at = step;
+        while at != StepId::ROOT {
+            let frame = self.frame_of(at);
+            parts.push(match frame.body {
+                Body::Nodes { .. } if frame.parent == StepId::ROOT => self.name(at).to_owned(),
+                Body::Nodes { .. } => format!("/{}", self.name(at)),
+                Body::Items(_) => format!("[{}]", self.steps[at.index()].index),
+            });
+            at = frame.parent;
+        }
+        parts.reverse();
+        parts.concat()
+    }
+
+    /// Name of a step's node; empty for the root.
+    pub fn name(&self, step: StepId) -> &str {
+        self.node(step).map_or("", |node| &node.name)
+    }
+
+    /// The frame of the run.
+    pub(super) const ROOT_FRAME: FrameId = FrameId(0);
+}
