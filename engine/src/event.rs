@@ -97,6 +97,23 @@ pub enum Event {
     RunEnded(Box<RunEnded>),
 }
 
+impl Event {
+    /// The step that it is about; `None` for events of the whole run.
+    pub fn step(&self) -> Option<StepId> {
+        match self {
+            Event::RunStarted(_) | Event::Cancel | Event::RunEnded(_) => None,
+            Event::Decided { step, .. }
+            | Event::Settled { step, .. }
+            | Event::Timer { step, .. }
+            | Event::Ready { step }
+            | Event::Started { step, .. }
+            | Event::Backoff { step, .. }
+            | Event::FrameOpened { step, .. }
+            | Event::Ended { step, .. } => Some(*step),
+        }
+    }
+}
+
 /// What a run starts with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunStarted {

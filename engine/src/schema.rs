@@ -23,6 +23,10 @@ impl Schema {
     pub fn json_schema(&self) -> &Value {
         &self.0
     }
+    /// The short form, for people.
+    pub fn describe(&self) -> String {
+        self.0.to_string()
+    }
     /// Checks a value; the error is one line for people and models: where and what (`at /steps/0/id: …`).
     pub fn validate(&self, _value: &Value) -> Result<(), String> {
         todo!()

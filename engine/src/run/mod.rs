@@ -1,14 +1,23 @@
 //! The driver: runs a workflow on tokio around the pure scheduler.
+//!
+//! [`run`] turns the scheduler's commands into evaluations (`evaluate.rs`), tasks and timers (`drive.rs`), and what comes
+//! of them into events. Nothing is decided here: whoever wants to know why a step ran reads the scheduler.
 
+mod drive;
+mod evaluate;
 mod observer;
+mod values;
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use drive::Driver;
+pub use evaluate::REPAIR_TURNS;
 pub use observer::{Observer, Observers};
 
+use crate::diagnostic::did_you_mean;
 use crate::event::{Bound, Status, Usage};
 use crate::failure::StepError;
 use crate::graph::Workflow;
@@ -87,15 +96,35 @@ pub enum StartError {
 
 /// Runs a workflow to its end.
 ///
-/// Inputs are one JSON value per declared input; missing ones take their defaults.
+/// Inputs are one JSON value per declared input; missing ones take their defaults. Dropping the future stops the run
+/// where it is, attempts in flight included.
 ///
 /// # Errors
 /// A [`StartError`] if the inputs do not fit; every later failure is a [`RunOutcome`] with another status than `success`.
 pub async fn run(
-    _workflow: &Arc<Workflow>,
-    _inputs: serde_json::Map<String, Value>,
-    _kinds: &Kinds,
-    _options: RunOptions,
+    workflow: &Arc<Workflow>,
+    inputs: Map<String, Value>,
+    kinds: &Kinds,
+    options: RunOptions,
 ) -> Result<RunOutcome, StartError> {
-    todo!()
+    let inputs = check_inputs(workflow, inputs)?;
+    Ok(Driver::new(workflow, kinds, options).drive(inputs).await)
+}
+
+/// Completes the inputs with their defaults and checks every one.
+fn check_inputs(workflow: &Workflow, mut given: Map<String, Value>) -> Result<Map<String, Value>, StartError> {
+    let mut complete = Map::new();
+    for (name, input) in workflow.graph.inputs.iter().flatten() {
+        let value = match given.remove(name).or_else(|| input.default.clone()) {
+            Some(value) => value,
+            None => return Err(StartError::MissingInput { name: name.clone(), schema: input.schema.describe() }),
+        };
+        input.schema.validate(&value).map_err(|reason| StartError::BadInput { name: name.clone(), reason })?;
+        complete.insert(name.clone(), value);
+    }
+    if let Some(name) = given.keys().next() {
+        let suggestion = did_you_mean(name, complete.keys().map(String::as_str)).map(str::to_owned);
+        return Err(StartError::UnknownInput { name: name.clone(), workflow: workflow.name.clone(), suggestion });
+    }
+    Ok(complete)
 }

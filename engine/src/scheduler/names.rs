@@ -44,6 +44,13 @@ pub enum Resolved {
     Unknown,
 }
 
+enum Found {
+    Node(StepId),
+    Item { list: ValueHash, index: u32 },
+    Input { frame_step: StepId },
+    Nothing,
+}
+
 /// What a child step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildResult {
@@ -69,6 +76,20 @@ pub enum Children {
 impl Scheduler {
     /// What a name means.
     pub fn resolve(&self, scope: Scope, name: &str) -> Resolved {
+        match self.find(scope, name) {
+            Found::Node(step) => self.resolved(step),
+            Found::Item { list, index } => Resolved::Item { list, index },
+            Found::Input { frame_step } => Resolved::Input { frame_step },
+            Found::Nothing => Resolved::Unknown,
+        }
+    }
+
+    /// The step of the node that a name means, if it means one.
+    pub fn resolve_step(&self, scope: Scope, name: &str) -> Option<StepId> {
+        if let Found::Node(step) = self.find(scope, name) { Some(step) } else { None }
+    }
+
+    fn find(&self, scope: Scope, name: &str) -> Found {
         let (mut frame_id, mut through) = match scope {
             Scope::Step(step) => (self.steps[step.index()].frame, Some(step)),
             Scope::Body(step) => (self.steps[step.index()].child.expect("BUG: a body without a frame"), None),
@@ -80,23 +101,31 @@ impl Scheduler {
                     if let (Some(list), Some(item)) = (items.list, through)
                         && *node.item_name == *name
                     {
-                        return Resolved::Item { list, index: self.steps[item.index()].index };
+                        return Found::Item { list, index: self.steps[item.index()].index };
                     }
                 }
                 Body::Nodes { first } => {
                     if let Some(node) = frame.graph.0.find(name) {
-                        return self.resolved(advance::child(*first, node));
+                        return Found::Node(advance::child(*first, node));
                     }
                     if let Some(inputs) = &frame.graph.0.inputs {
                         let known = inputs.contains_key(name);
-                        return if known { Resolved::Input { frame_step: frame.parent } } else { Resolved::Unknown };
+                        return if known { Found::Input { frame_step: frame.parent } } else { Found::Nothing };
                     }
                 }
             }
             through = Some(frame.parent);
             frame_id = self.steps[frame.parent.index()].frame;
         }
-        Resolved::Unknown
+        Found::Nothing
+    }
+
+    /// The list that the items of a step come from; `None` if it has no frame of items.
+    pub fn items(&self, step: StepId) -> Option<ValueHash> {
+        match &self.frames[self.steps[step.index()].child?.index()].body {
+            Body::Items(items) => items.list,
+            Body::Nodes { .. } => None,
+        }
     }
 
     fn resolved(&self, step: StepId) -> Resolved {

@@ -1,0 +1,438 @@
+//! The driver's side of `Decide`: evaluates one field of one step, with the values that the scheduler does not see.
+//!
+//! Every evaluation is pure: it reads settled values and writes only into the store. A text or expression is given just the
+//! names that it mentions, so an evaluation costs what it reads, not what exists.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value, json};
+
+use super::Driver;
+use crate::event::{DecideField, Decision};
+use crate::expr::{Datum, ExprError, Scope as Names, Slotted, Template, Tree, print_items, print_value};
+use crate::failure::StepError;
+use crate::graph::{Field, Graph, Node, NodeCode, Work};
+use crate::id::StepId;
+use crate::node::{Input, ModelChoice};
+use crate::scheduler::{ChildResult, Children, Resolved, Scope};
+
+/// Repair turns of a model call that must give structured output, when the node does not say how many.
+pub const REPAIR_TURNS: u32 = 2;
+
+/// The names of one evaluation.
+struct Known(Vec<(String, Arc<Datum>)>);
+
+impl Names for Known {
+    fn get(&self, name: &str) -> Option<Arc<Datum>> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+}
+
+type Evaluated<T> = Result<T, StepError>;
+
+impl Driver<'_> {
+    /// Answers a `Decide`.
+    pub(super) fn evaluate(&mut self, step: StepId, field: DecideField) -> Decision {
+        let node = self.scheduler.node(step).cloned();
+        let answer = match (field, &node) {
+            (DecideField::BestOutput, _) => self.best_output(),
+            (DecideField::Value, None) => self.root_value(),
+            (field, None) => panic!("BUG: the root has no {field:?}"),
+            (DecideField::Guard, Some(node)) => self.guard(step, node),
+            (DecideField::Counts, Some(node)) => self.counts(step, node),
+            (DecideField::Items, Some(node)) => self.items(step, node),
+            (DecideField::Input, Some(node)) => self.input(step, node),
+            (DecideField::Graph, Some(node)) => self.expansion(step, node),
+            (DecideField::Value, Some(node)) => self.value(step, node),
+            (DecideField::ErrorValue, Some(node)) => self.error_value(step, node),
+        };
+        answer.unwrap_or_else(Decision::Failed)
+    }
+
+    fn guard(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        match self.tree(Scope::Step(step), "when", node.code.guard.as_ref(), None)? {
+            Value::Bool(holds) => Ok(Decision::Guard(holds)),
+            other => Err(wrong_type("when", "true or false", &other)),
+        }
+    }
+
+    fn counts(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        let samples = self.count(step, "samples", node.code.samples.as_ref())?;
+        let max_parallel = self.count(step, "max_parallel", node.code.max_parallel.as_ref())?;
+        Ok(Decision::Counts { samples, max_parallel })
+    }
+
+    fn count(&mut self, step: StepId, field: &str, tree: Option<&Tree>) -> Evaluated<Option<u32>> {
+        if tree.is_none() {
+            return Ok(None);
+        }
+        let value = self.tree(Scope::Step(step), field, tree, None)?;
+        let count = value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
+        count.map(Some).ok_or_else(|| wrong_type(field, "a whole number from 1", &value))
+    }
+
+    fn items(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        let list = self.tree(Scope::Step(step), "for_each", node.code.items.as_ref(), None)?;
+        match &list {
+            Value::Array(items) => {
+                let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+                Ok(Decision::Items { list: self.values.store(list), count })
+            }
+            Value::Null => {
+                Err(StepError::terminal("expression", "`for_each` is null; write `… | default([])` for an empty list"))
+            }
+            other => Err(wrong_type("for_each", "a list", other)),
+        }
+    }
+
+    fn input(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        match &node.work {
+            Work::Call(graph) => {
+                let with = self.with(step, &node.code)?;
+                let inputs = complete_inputs(graph, with)?;
+                Ok(Decision::Input { hash: self.values.store(inputs), calls: 0 })
+            }
+            Work::Expand => {
+                let plan = self.plan(step, node)?;
+                let mut with = self.with(step, &node.code)?;
+                if !with.contains_key("question") {
+                    with.insert("question".to_owned(), plan.get("question").cloned().unwrap_or_default());
+                }
+                Ok(Decision::Input { hash: self.values.store(Value::Object(with)), calls: 0 })
+            }
+            _ => self.leaf_input(step, node),
+        }
+    }
+
+    fn with(&mut self, step: StepId, code: &NodeCode) -> Evaluated<Map<String, Value>> {
+        let Some(Field::Tree(tree)) = code.fields.get("with") else { return Ok(Map::new()) };
+        match self.tree(Scope::Step(step), "with", Some(tree), None)? {
+            Value::Object(with) => Ok(with),
+            other => Err(wrong_type("with", "a map of names to values", &other)),
+        }
+    }
+
+    fn leaf_input(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        let code = &node.code;
+        let mut fields = IndexMap::new();
+        for (name, field) in &code.fields {
+            let value = match field {
+                Field::Template(template) => Value::String(self.text(step, name, template)?),
+                Field::Slotted(slotted) => Value::String(self.question(step, code, slotted)?),
+                Field::Formula(formula) => Value::String(formula.text().to_owned()),
+                Field::Tree(tree) => self.tree(Scope::Step(step), name, Some(tree), None)?,
+                Field::Literal(value) => value.clone(),
+            };
+            fields.insert(name.clone(), value);
+        }
+        let calls = calls_of_one_attempt(code, &fields);
+        let alias = fields.get("model").and_then(Value::as_str).map(str::to_owned);
+        let declared = self.workflow.models.get(alias.as_deref().unwrap_or("default")).cloned();
+        let model = ModelChoice { alias, declared };
+        let schema = code.schema.clone();
+        let shown = json!({
+            "kind": code.kind, "fields": &fields, "schema": schema.as_ref().map(|schema| schema.json_schema()),
+        });
+        let hash = self.values.store(shown);
+        self.rendered.insert(step, Input { fields, schema, model, rules: code.expansion.clone() });
+        Ok(Decision::Input { hash, calls })
+    }
+
+    fn expansion(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        let plan = self.plan(step, node)?;
+        let input = self.scheduler.input(step).map(|hash| self.values.get(hash).clone());
+        let keys = input.as_ref().and_then(|input| input.json().as_object()).into_iter().flat_map(Map::keys);
+        let keys: Vec<String> = keys.filter(|key| *key != "question").cloned().collect();
+        let rules = node.code.expansion.clone().expect("BUG: an expansion without rules");
+        let graph = self.plans.check(&plan, &keys, &rules).map_err(|problems| {
+            let lines: Vec<String> =
+                problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
+            StepError::terminal("bad_plan", format!("the plan does not check: {}", lines.join("; ")))
+        })?;
+        Ok(Decision::Graph { plan: self.values.store(plan), graph })
+    }
+
+    fn plan(&mut self, step: StepId, node: &Node) -> Evaluated<Value> {
+        let Some(Field::Tree(tree)) = node.code.fields.get("graph") else {
+            panic!("BUG: an expansion without a graph")
+        };
+        self.tree(Scope::Step(step), "graph", Some(tree), None)
+    }
+
+    /// The value of a step: made here (`set`, `calc`), collected from a frame, or mapped by `schema` and `output`.
+    fn value(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        if !self.scheduler.does_work(step) {
+            let items = self.items_value(step, false);
+            return Ok(Decision::Value(self.values.store_output(items)?));
+        }
+        let scope = Scope::Step(step);
+        let code = node.code.clone();
+        let raw = match &node.work {
+            Work::Leaf => self.values.get(self.scheduler.value(step).expect("BUG: no raw value")).json().clone(),
+            Work::Value => self.computed(step, &code)?,
+            Work::Group(_) | Work::Call(_) | Work::Expand => self.frame_value(step)?,
+        };
+        if let Some(schema) = &code.schema {
+            let refused =
+                |reason| StepError::terminal("schema", format!("the value does not fit its `schema`: {reason}"));
+            schema.validate(&raw).map_err(refused)?;
+        }
+        let value = match &code.output {
+            Some(output) if matches!(node.work, Work::Group(_)) => {
+                self.tree(Scope::Body(step), "output", Some(output), Some(raw))?
+            }
+            Some(output) => self.tree(scope, "output", Some(output), Some(raw))?,
+            None => raw,
+        };
+        Ok(Decision::Value(self.values.store_output(value)?))
+    }
+
+    fn computed(&mut self, step: StepId, code: &NodeCode) -> Evaluated<Value> {
+        match code.fields.values().next() {
+            Some(Field::Tree(tree)) => self.tree(Scope::Step(step), "value", Some(tree), None),
+            Some(Field::Formula(formula)) => {
+                formula.eval(|name| self.named(Scope::Step(step), name).map(|value| value.json().clone()))
+            }
+            other => panic!("BUG: a value node with the work {other:?}"),
+        }
+    }
+
+    fn root_value(&mut self) -> Evaluated<Decision> {
+        let value = self.frame_value(StepId::ROOT)?;
+        Ok(Decision::Value(self.values.store_output(value)?))
+    }
+
+    /// The value of a frame over a graph: its `output`, the three parts of an expansion, or the map of its nodes' values.
+    fn frame_value(&mut self, step: StepId) -> Evaluated<Value> {
+        let graph = self.scheduler.body(step).expect("BUG: a frame without a graph").clone();
+        if graph.expansion {
+            return Ok(self.expansion_value(step, &graph));
+        }
+        let map = self.nodes_value(step, &graph, false);
+        match &graph.output {
+            Some(output) => self.tree(Scope::Body(step), "output", Some(output), Some(map)),
+            None => Ok(map),
+        }
+    }
+
+    /// `{answer, steps, errors}`: the step `answer`, else the last one; the others that gave something; what went wrong.
+    fn expansion_value(&mut self, step: StepId, graph: &Graph) -> Value {
+        let Some(Children::Nodes(children)) = self.scheduler.children(step) else {
+            panic!("BUG: an expansion without steps")
+        };
+        let answer = graph.find("answer").or(children.last().map(|(index, ..)| *index));
+        let (mut value, mut steps, mut errors) = (Value::Null, Map::new(), Map::new());
+        for (index, child, result) in children {
+            let (name, result) = (graph.node(index).name.to_string(), self.child_value(result, false));
+            if Some(index) == answer {
+                value = result.clone();
+            }
+            if *name != *"answer" && !result.is_null() {
+                steps.insert(name, result);
+            } else if let Some(error) = self.scheduler.error(child) {
+                errors.insert(name, Value::String(error.message.clone()));
+            }
+        }
+        json!({"answer": value, "steps": steps, "errors": errors})
+    }
+
+    fn nodes_value(&self, step: StepId, graph: &Graph, partial: bool) -> Value {
+        let Some(Children::Nodes(children)) = self.scheduler.children(step) else { return Value::Null };
+        let entry = |(index, _, result): (_, _, ChildResult)| {
+            (graph.node(index).name.to_string(), self.child_value(result, partial))
+        };
+        Value::Object(children.into_iter().map(entry).collect())
+    }
+
+    fn items_value(&self, step: StepId, partial: bool) -> Value {
+        let Some(Children::Items(children)) = self.scheduler.children(step) else { return Value::Null };
+        let kept = children.into_iter().filter(|result| *result != ChildResult::Dropped);
+        kept.map(|result| self.child_value(result, partial)).collect()
+    }
+
+    fn child_value(&self, result: ChildResult, partial: bool) -> Value {
+        match result {
+            ChildResult::Value(hash) => self.values.get(hash).json().clone(),
+            ChildResult::Unsettled(Some(step)) if partial => self.unfinished_value(step),
+            ChildResult::Null | ChildResult::Dropped | ChildResult::Unsettled(_) => Value::Null,
+        }
+    }
+
+    /// What an unfinished frame has so far: a map its list, a group its values, null for what is missing.
+    fn unfinished_value(&self, step: StepId) -> Value {
+        match self.scheduler.body(step) {
+            Some(graph) => self.nodes_value(step, graph, true),
+            None => self.items_value(step, true),
+        }
+    }
+
+    fn best_output(&mut self) -> Evaluated<Decision> {
+        let graph = self.scheduler.body(StepId::ROOT).expect("BUG: a run without a frame").clone();
+        let map = self.nodes_value(StepId::ROOT, &graph, true);
+        let value = match &graph.output {
+            Some(output) => self.tree(Scope::Body(StepId::ROOT), "output", Some(output), Some(map))?,
+            None => map,
+        };
+        Ok(Decision::Value(self.values.store_output(value)?))
+    }
+
+    fn error_value(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        let (field, tree) = if self.scheduler.is_own_step(step) {
+            ("on_error", node.code.error_value.as_ref())
+        } else {
+            ("on_item_error", node.code.item_error_value.as_ref())
+        };
+        let value = self.tree(Scope::Step(step), field, tree, None)?;
+        Ok(Decision::Value(self.values.store_output(value)?))
+    }
+
+    fn tree(&mut self, scope: Scope, field: &str, tree: Option<&Tree>, this: Option<Value>) -> Evaluated<Value> {
+        let tree = tree.unwrap_or_else(|| panic!("BUG: `{field}` was asked for and is not there"));
+        let names = tree.leaves().into_iter().flat_map(|(_, leaf)| leaf.names()).map(|name| name.name.as_str());
+        let known = self.known(scope, names, this);
+        tree.eval(&known).map_err(|error| expression_error(field, &error))
+    }
+
+    fn text(&mut self, step: StepId, field: &str, template: &Template) -> Evaluated<String> {
+        let known = self.known(Scope::Step(step), template.names().iter().map(|name| name.name.as_str()), None);
+        template.render(&known).map_err(|error| expression_error(field, &error))
+    }
+
+    fn known<'n>(&mut self, scope: Scope, names: impl Iterator<Item = &'n str>, this: Option<Value>) -> Arc<dyn Names> {
+        let mut known = Vec::new();
+        for name in names {
+            if !known.iter().any(|(seen, _)| seen == name)
+                && name != "this"
+                && let Some(value) = self.named(scope, name)
+            {
+                known.push((name.to_owned(), value));
+            }
+        }
+        known.extend(this.map(|this| ("this".to_owned(), Datum::new(this))));
+        Arc::new(Known(known))
+    }
+
+    /// The value of a name; null for a node that gave none.
+    fn named(&mut self, scope: Scope, name: &str) -> Option<Arc<Datum>> {
+        match self.scheduler.resolve(scope, name) {
+            Resolved::Value(hash) => Some(self.values.get(hash).clone()),
+            Resolved::Null => Some(Datum::new(Value::Null)),
+            Resolved::Item { list, index } => Some(Datum::new(self.values.get(list).json()[index as usize].clone())),
+            Resolved::Input { frame_step } => self.inputs_of(frame_step).get(name).cloned(),
+            Resolved::Unsettled(step) => Some(Datum::new(self.unfinished_value(step))),
+            Resolved::Unknown => None,
+        }
+    }
+
+    fn inputs_of(&mut self, frame_step: StepId) -> &BTreeMap<String, Arc<Datum>> {
+        let (scheduler, values) = (&self.scheduler, &self.values);
+        self.inputs.entry(frame_step).or_insert_with(|| {
+            let hash = scheduler.input(frame_step).expect("BUG: a closed frame without inputs");
+            let inputs = values.get(hash).json().as_object().expect("BUG: inputs are no map");
+            inputs.iter().map(|(name, value)| (name.clone(), Datum::new(value.clone()))).collect()
+        })
+    }
+
+    /// An `ask` text: slots replaced in one pass, then what `needs` names and the text does not mention.
+    fn question(&mut self, step: StepId, code: &NodeCode, ask: &Slotted) -> Evaluated<String> {
+        let mut text = self.asked(step, ask)?;
+        let parent = self.scheduler.parent(step).expect("BUG: an ask outside of a graph");
+        let frame_step = if self.scheduler.is_own_step(step) { parent } else { self.frame_of_items(step) };
+        let mut entries = String::new();
+        for source in &code.appended {
+            let source = self.scheduler.child(frame_step, *source).expect("BUG: a source in another frame");
+            let Some(answer) = self.printed_step(source) else { continue };
+            let question = self.asked_of(source)?;
+            entries.push_str(&format!("Q: {question}\nA: {answer}\n"));
+        }
+        if !entries.is_empty() {
+            text = format!("{text}\n\n{}", entries.trim_end());
+        }
+        Ok(text)
+    }
+
+    /// The step whose frame holds the node that an item or sample belongs to.
+    fn frame_of_items(&self, step: StepId) -> StepId {
+        let mut at = step;
+        while !self.scheduler.is_own_step(at) {
+            at = self.scheduler.parent(at).expect("BUG: an item outside of a graph");
+        }
+        self.scheduler.parent(at).expect("BUG: an item outside of a graph")
+    }
+
+    fn asked(&mut self, step: StepId, ask: &Slotted) -> Evaluated<String> {
+        let printed = |name: &str| -> Result<String, ExprError> {
+            let source = self.scheduler.resolve_step(Scope::Step(step), name);
+            let text = match source {
+                Some(source) => Some(self.printed_step(source).unwrap_or_else(|| print_value(&Value::Null))),
+                None => self.named(Scope::Step(step), name).map(|value| print_value(value.json())),
+            };
+            Ok(text.unwrap_or_else(|| format!("{{{name}}}")))
+        };
+        ask.render(printed).map_err(|error| expression_error("ask", &error))
+    }
+
+    /// What a node was asked: its `ask` after replacing, its formula, else its name.
+    fn asked_of(&mut self, step: StepId) -> Evaluated<String> {
+        let code = self.scheduler.node(step).map(|node| node.code.clone()).expect("BUG: the root was never asked");
+        match code.fields.get("ask").or_else(|| code.fields.get("calc")) {
+            Some(Field::Slotted(ask)) => self.asked(step, ask),
+            Some(Field::Formula(formula)) => Ok(formula.text().to_owned()),
+            _ => Ok(self.scheduler.name(step).to_owned()),
+        }
+    }
+
+    /// A step's value as text; `None` if it is null.
+    fn printed_step(&self, step: StepId) -> Option<String> {
+        let value = self.values.get(self.scheduler.value(step)?).json();
+        if value.is_null() {
+            return None;
+        }
+        let Some(list) = self.scheduler.items(step) else { return Some(print_value(value)) };
+        let Some(Children::Items(children)) = self.scheduler.children(step) else {
+            panic!("BUG: items without a frame")
+        };
+        let items = self.values.get(list).json().as_array().into_iter().flatten().zip(&children);
+        let kept: Value =
+            items.filter(|(_, result)| **result != ChildResult::Dropped).map(|(item, _)| item.clone()).collect();
+        Some(print_items(&kept, value))
+    }
+}
+
+/// Fills in the defaults of a closed frame's inputs and checks what is given.
+fn complete_inputs(graph: &Graph, mut with: Map<String, Value>) -> Evaluated<Value> {
+    let inputs = graph.inputs.as_ref().expect("BUG: a call of a graph without inputs");
+    let mut complete = Map::new();
+    for (name, input) in inputs {
+        let value = with.remove(name).or_else(|| input.default.clone());
+        let missing = || StepError::terminal("input", format!("the called workflow needs the input `{name}`"));
+        let value = value.ok_or_else(missing)?;
+        let refused = |reason| StepError::terminal("input", format!("input `{name}` of the called workflow: {reason}"));
+        input.schema.validate(&value).map_err(refused)?;
+        complete.insert(name.clone(), value);
+    }
+    match with.keys().next() {
+        Some(name) => Err(StepError::terminal("input", format!("the called workflow has no input `{name}`"))),
+        None => Ok(Value::Object(complete)),
+    }
+}
+
+/// Most model calls of one attempt: one, and the repair turns of whatever must be structured.
+fn calls_of_one_attempt(code: &NodeCode, fields: &IndexMap<String, Value>) -> u32 {
+    let calls_model = code.spec.as_ref().is_some_and(|spec| spec.calls_model);
+    let structured = code.schema.is_some() || code.expansion.is_some();
+    let repair = fields.get("repair").and_then(Value::as_u64).map_or(REPAIR_TURNS, |turns| turns.min(100) as u32);
+    u32::from(calls_model) + if calls_model && structured { repair } else { 0 }
+}
+
+fn expression_error(field: &str, error: &ExprError) -> StepError {
+    let help = error.help.first().map(|help| format!("; {help}")).unwrap_or_default();
+    StepError::terminal("expression", format!("in `{field}`: {}{help}", error.message))
+}
+
+fn wrong_type(field: &str, wanted: &str, value: &Value) -> StepError {
+    let shown: String = value.to_string().chars().take(60).collect();
+    StepError::terminal("expression", format!("`{field}` must be {wanted}, not {shown}"))
+}
