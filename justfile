@@ -1,0 +1,23 @@
+# Short names for what the scripts do; nothing needs `just`.
+
+# Formatting, lints and tests.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo test --workspace --locked
+
+# The simulation against the reference interpreter: `just sim 1000000`.
+sim count="20000":
+    FLOWRUN_SIM={{count}} cargo test -p flowrun-engine --release --locked --test sim -- --nocapture
+
+# Everything that CI runs.
+ci:
+    scripts/test
+
+# Rewrite the expected texts of the diagnostics.
+update:
+    FLOWRUN_UPDATE=1 cargo test --locked --test main diagnostics
+
+# Licences and advisories; needs cargo-deny.
+deny:
+    cargo deny check
