@@ -182,7 +182,8 @@ fn links_between_documents_resolve() {
 #[test]
 fn every_promise_names_a_test_that_exists() {
     let specification = fs::read_to_string(root().join("docs/specification.md")).unwrap();
-    let code: String = ["engine", "nodes", "src", "tests"].into_iter().flat_map(rust_files).map(|(_, text)| text).collect();
+    let code: String =
+        ["engine", "nodes", "src", "tests"].into_iter().flat_map(rust_files).map(|(_, text)| text).collect();
     let mut problems = Vec::new();
     let mut promises = 0;
     for line in specification.lines().filter(|line| line.contains("Test:") || line.contains("Tests:")) {

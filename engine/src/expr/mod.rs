@@ -3,11 +3,28 @@
 //! Names are looked up lazily through a [`Scope`], so that an evaluation costs what it reads, not what exists. Three forms
 //! exist: [`Template`] (text with `{{ }}`), [`Expression`], and [`Tree`] (a YAML tree whose strings are expressions).
 //! Comparisons are checked, undefined results are errors, and every evaluation has a fuel limit.
+//!
+//! A text is parsed once (`walk.rs`): the walk finds the names that it mentions, refuses what does not exist and writes the
+//! text anew with every comparison as a call of a checking function. What is evaluated later is that second text.
 
+mod convert;
+mod filters;
+mod list_filters;
+mod slotted;
+mod walk;
+
+use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
+use minijinja::value::Object;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
+
+pub use slotted::{Slotted, print_items, print_value};
+
+use crate::diagnostic::codes;
+use walk::Walked;
 
 /// A JSON value and, built on first use and then shared, its form inside templates.
 #[derive(Debug)]
@@ -28,7 +45,7 @@ impl Datum {
     }
 
     /// The template form.
-    pub(crate) fn template_form(&self) -> minijinja::Value {
+    fn template_form(&self) -> minijinja::Value {
         self.template_form.get_or_init(|| minijinja::Value::from(minijinja::value::Serde(&self.json))).clone()
     }
 }
@@ -66,104 +83,274 @@ pub struct ExprError {
     pub help: Vec<String>,
 }
 
+impl ExprError {
+    fn new(message: impl Into<String>, range: Range<usize>) -> Self {
+        Self { code: codes::BAD_EXPRESSION, message: message.into(), range: Some(range), help: Vec::new() }
+    }
+
+    fn help(mut self, line: impl Into<String>) -> Self {
+        self.help.push(line.into());
+        self
+    }
+
+    fn at_run_time(error: &minijinja::Error) -> Self {
+        let message = match error.kind() {
+            ErrorKind::OutOfFuel => "it takes more work than one evaluation may take".to_owned(),
+            ErrorKind::UndefinedError => match error.detail() {
+                Some(detail) => detail.to_owned(),
+                None => "something in it is undefined".to_owned(),
+            },
+            _ => error.detail().map_or_else(|| error.kind().to_string(), str::to_owned),
+        };
+        Self { code: codes::BAD_EXPRESSION, message, range: None, help: Vec::new() }
+    }
+}
+
+/// Work that one evaluation may do, in minijinja's units (about an instruction, or 64 bytes).
+const FUEL: u64 = 2_000_000;
+
+/// Everything that expressions may use: the kept filters and tests of minijinja, and ours.
+static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(FUEL));
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_formatter(convert::print);
+    let syntax = minijinja::syntax::SyntaxConfig::builder().keep_trailing_newline(true).build();
+    environment.set_syntax(syntax.expect("BUG: the default syntax"));
+    for name in filters::REMOVED {
+        environment.remove_filter(name);
+    }
+    for name in ["debug", "dict", "namespace"] {
+        environment.remove_global(name);
+    }
+    filters::add(&mut environment);
+    list_filters::add(&mut environment);
+    environment.add_function(walk::COMPARE, convert::compare);
+    environment
+});
+
+/// Names for one evaluation, looked up when they are read.
+struct Names(Arc<dyn Scope>);
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("names")
+    }
+}
+
+impl Object for Names {
+    fn get_value(self: &Arc<Self>, key: &minijinja::Value) -> Option<minijinja::Value> {
+        self.0.get(key.as_str()?).map(|datum| datum.template_form())
+    }
+}
+
+fn context(scope: &Arc<dyn Scope>) -> minijinja::Value {
+    minijinja::Value::from_object(Names(scope.clone()))
+}
+
 /// Text with `{{ expression }}` and `{% statements %}`.
-#[derive(Debug)]
-pub struct Template(());
+pub struct Template {
+    text: String,
+    names: Vec<NameUse>,
+    compiled: Environment<'static>,
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Template({:?})", self.text)
+    }
+}
 
 impl Template {
     /// Compiles a template and finds the names that it mentions.
-    pub fn parse(_text: &str) -> Result<Self, ExprError> {
-        todo!()
+    ///
+    /// # Errors
+    /// The first problem, with its range in the text.
+    pub fn parse(text: &str) -> Result<Self, ExprError> {
+        let Walked { rewritten, names } = walk::template(text)?;
+        let mut compiled = LANGUAGE.clone();
+        let added = compiled.add_template_owned("text", rewritten);
+        added.map_err(|error| walk::syntax_error(&error, text))?;
+        Ok(Self { text: text.to_owned(), names, compiled })
     }
+
     /// The text as written.
     pub fn text(&self) -> &str {
-        todo!()
+        &self.text
     }
-    /// Outer names that it mentions, in order of appearance, loop variables and `set` names excluded.
+
+    /// Outer names that it mentions, in order of appearance; loop variables and `set` names are not among them.
     pub fn names(&self) -> &[NameUse] {
-        todo!()
+        &self.names
     }
+
     /// Renders it.
-    pub fn render(&self, _scope: &Arc<dyn Scope>) -> Result<String, ExprError> {
-        todo!()
+    ///
+    /// # Errors
+    /// What went wrong: something undefined or null was printed, types that do not compare, too much work.
+    pub fn render(&self, scope: &Arc<dyn Scope>) -> Result<String, ExprError> {
+        let template = self.compiled.get_template("text").expect("BUG: the template was compiled");
+        template.render(context(scope)).map_err(|error| ExprError::at_run_time(&error))
     }
 }
 
 /// One expression, undelimited.
-#[derive(Debug)]
-pub struct Expression(());
+pub struct Expression {
+    text: String,
+    names: Vec<NameUse>,
+    compiled: minijinja::Expression<'static, 'static>,
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({:?})", self.text)
+    }
+}
 
 impl Expression {
     /// Compiles an expression.
-    pub fn parse(_text: &str) -> Result<Self, ExprError> {
-        todo!()
+    ///
+    /// # Errors
+    /// The first problem, with its range in the text.
+    pub fn parse(text: &str) -> Result<Self, ExprError> {
+        let Walked { rewritten, names } = walk::expression(text)?;
+        let compiled =
+            LANGUAGE.compile_expression_owned(rewritten).map_err(|error| walk::syntax_error(&error, text))?;
+        Ok(Self { text: text.to_owned(), names, compiled })
     }
+
     /// The text as written.
     pub fn text(&self) -> &str {
-        todo!()
+        &self.text
     }
-    /// Outer names that it mentions.
+
+    /// Outer names that it mentions, in order of appearance.
     pub fn names(&self) -> &[NameUse] {
-        todo!()
+        &self.names
     }
-    /// Evaluates it. An undefined result, nested too, is an error.
-    pub fn eval(&self, _scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
-        todo!()
+
+    /// Evaluates it.
+    ///
+    /// # Errors
+    /// What went wrong; an undefined result, nested too, is an error.
+    pub fn eval(&self, scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
+        let value = self.compiled.eval(context(scope)).map_err(|error| ExprError::at_run_time(&error))?;
+        convert::to_json(&value).map_err(|error| ExprError::at_run_time(&error))
     }
 }
 
 /// A YAML tree whose strings are expressions; numbers, booleans and null are themselves.
 #[derive(Debug)]
-pub struct Tree(());
+pub struct Tree {
+    root: Branch,
+}
+
+#[derive(Debug)]
+enum Branch {
+    Constant(Value),
+    Leaf(Expression),
+    List(Vec<Branch>),
+    Map(Vec<(String, Branch)>),
+}
 
 impl Tree {
-    /// Compiles every leaf. Errors come with the path of the leaf inside the tree (`["answer"]`, `["list", "0"]`), all of them.
-    pub fn parse(_value: &Value) -> Result<Self, Vec<(Vec<String>, ExprError)>> {
-        todo!()
+    /// Compiles every leaf.
+    ///
+    /// # Errors
+    /// All problems, each with the path of its leaf inside the tree (`["list", "0"]`).
+    pub fn parse(value: &Value) -> Result<Self, Vec<(Vec<String>, ExprError)>> {
+        let mut problems = Vec::new();
+        let root = Branch::parse(value, &mut Vec::new(), &mut problems);
+        if problems.is_empty() { Ok(Self { root }) } else { Err(problems) }
     }
+
     /// Every leaf expression with its path inside the tree.
     pub fn leaves(&self) -> Vec<(Vec<String>, &Expression)> {
-        todo!()
+        let mut leaves = Vec::new();
+        self.root.leaves(&mut Vec::new(), &mut leaves);
+        leaves
     }
+
     /// The value, if no leaf is an expression.
     pub fn constant(&self) -> Option<&Value> {
-        todo!()
+        if let Branch::Constant(value) = &self.root { Some(value) } else { None }
     }
+
     /// Evaluates every leaf and builds the tree.
-    pub fn eval(&self, _scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
-        todo!()
+    ///
+    /// # Errors
+    /// The first leaf that fails.
+    pub fn eval(&self, scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
+        self.root.eval(scope)
     }
 }
 
-/// Literal text with `{id}` slots: the form of `ask`.
-#[derive(Debug)]
-pub struct Slotted(());
+impl Branch {
+    fn parse(value: &Value, path: &mut Vec<String>, problems: &mut Vec<(Vec<String>, ExprError)>) -> Self {
+        let mut child = |key: String, value: &Value, problems: &mut _| {
+            path.push(key);
+            let branch = Branch::parse(value, path, problems);
+            path.pop();
+            branch
+        };
+        let branch = match value {
+            Value::String(text) => match Expression::parse(text) {
+                Ok(expression) => Branch::Leaf(expression),
+                Err(error) => {
+                    problems.push((path.clone(), error));
+                    Branch::Constant(Value::Null)
+                }
+            },
+            Value::Array(items) => {
+                Branch::List(items.iter().enumerate().map(|(i, item)| child(i.to_string(), item, problems)).collect())
+            }
+            Value::Object(map) => {
+                Branch::Map(map.iter().map(|(key, value)| (key.clone(), child(key.clone(), value, problems))).collect())
+            }
+            constant => Branch::Constant(constant.clone()),
+        };
+        let is_constant = match &branch {
+            Branch::List(items) => items.iter().all(|item| matches!(item, Branch::Constant(_))),
+            Branch::Map(map) => map.iter().all(|(_, value)| matches!(value, Branch::Constant(_))),
+            _ => false,
+        };
+        if is_constant && problems.is_empty() { Branch::Constant(value.clone()) } else { branch }
+    }
 
-impl Slotted {
-    /// Finds the slots; never fails: whatever is no slot is text.
-    pub fn parse(_text: &str) -> Self {
-        todo!()
+    fn leaves<'a>(&'a self, path: &mut Vec<String>, leaves: &mut Vec<(Vec<String>, &'a Expression)>) {
+        match self {
+            Branch::Constant(_) => {}
+            Branch::Leaf(expression) => leaves.push((path.clone(), expression)),
+            Branch::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    path.push(index.to_string());
+                    item.leaves(path, leaves);
+                    path.pop();
+                }
+            }
+            Branch::Map(map) => {
+                for (key, value) in map {
+                    path.push(key.clone());
+                    value.leaves(path, leaves);
+                    path.pop();
+                }
+            }
+        }
     }
-    /// The text as written.
-    pub fn text(&self) -> &str {
-        todo!()
-    }
-    /// The slots in order with their byte ranges (braces included).
-    pub fn slots(&self) -> &[(String, Range<usize>)] {
-        todo!()
-    }
-    /// Replaces each slot in one pass by what `print` gives for its name.
-    pub fn render(&self, _print: impl FnMut(&str) -> Result<String, ExprError>) -> Result<String, ExprError> {
-        todo!()
+
+    fn eval(&self, scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
+        Ok(match self {
+            Branch::Constant(value) => value.clone(),
+            Branch::Leaf(expression) => expression.eval(scope)?,
+            Branch::List(items) => items.iter().map(|item| item.eval(scope)).collect::<Result<_, _>>()?,
+            Branch::Map(map) => {
+                let entry = |(key, value): &(String, Branch)| Ok((key.clone(), value.eval(scope)?));
+                Value::Object(map.iter().map(entry).collect::<Result<_, ExprError>>()?)
+            }
+        })
     }
 }
 
-/// How a value prints in an `ask`: text as it is, numbers in digits, yes/no, lists joined by `, `, null as `unknown`, else JSON.
-pub fn print_value(_value: &Value) -> String {
-    todo!()
-}
-
-/// How the value of a `for_each` node prints in an `ask`: `item: answer` lines without the null ones.
-pub fn print_items(_items: &Value, _values: &Value) -> String {
-    todo!()
-}
+#[cfg(test)]
+mod tests;
