@@ -1,16 +1,25 @@
-//! A workflow file's text and where everything in it stands.
+//! A workflow file's text, and where everything in it stands.
+//!
+//! Two parsers read the same text: serde_yaml gives the data, saphyr gives places and finds doubled keys. Every later problem
+//! names a path in the data, which the index here turns into a place.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 use serde_json::Value;
 
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Code, Diagnostic, Place, codes};
 
 /// A file's text with an index from document paths to places.
 #[derive(Debug)]
 pub struct Source {
     name: Arc<str>,
+    text: Arc<str>,
+    /// Byte offset of each line's start.
+    lines: Vec<usize>,
+    root: Spot,
 }
 
 /// Which part of an entry is meant.
@@ -22,28 +31,354 @@ pub enum Part {
     Value,
 }
 
+/// Where an entry stands, in bytes.
+#[derive(Debug, Default)]
+struct Spot {
+    key: Range<usize>,
+    value: Range<usize>,
+    map: IndexMap<String, Spot>,
+    list: Vec<Spot>,
+}
+
 impl Source {
     /// Largest file in bytes.
     pub const BYTES_MAX: usize = 8 << 20;
 
     /// Reads YAML text: its data and the places of everything in it.
-    pub fn parse(_name: &str, _text: &str) -> Result<(Self, Value), Vec<Diagnostic>> {
-        todo!()
+    ///
+    /// # Errors
+    /// Why it is no YAML that a workflow can be read from.
+    pub fn parse(name: &str, text: &str) -> Result<(Self, Value), Vec<Diagnostic>> {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let mut source = Self { name: name.into(), text: text.into(), lines, root: Spot::default() };
+        if text.len() > Self::BYTES_MAX {
+            let message = format!("the file has {} bytes; {} is the most", text.len(), Self::BYTES_MAX);
+            return Err(vec![source.problem(codes::UNREADABLE, 0..0, message)]);
+        }
+        if let Some(at) = text.find(|c: char| c.is_control() && !"\n\r\t".contains(c)) {
+            let message = "the file is not text: it contains a control character".to_owned();
+            return Err(vec![source.problem(codes::UNREADABLE, at..at + 1, message)]);
+        }
+        let data = serde_yaml::from_str::<serde_yaml::Value>(text).and_then(|mut value| {
+            value.apply_merge()?;
+            Ok(value)
+        });
+        let data = data.map_err(|error| vec![source.not_yaml(&error)])?;
+        let marked = MarkedYaml::load_from_str(text).map_err(|error| vec![source.scan_error(&error)])?;
+        let offsets = Offsets::new(text);
+        source.root = marked.first().map(|root| spot(root, 0..0, &offsets)).unwrap_or_default();
+        let mut problems = Vec::new();
+        let value = source.to_json(data, &mut Vec::new(), &mut problems);
+        if problems.is_empty() { Ok((source, value)) } else { Err(problems) }
     }
+
     /// The file's name as given.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
+
     /// The text.
     pub fn text(&self) -> &str {
-        todo!()
+        &self.text
     }
-    /// The place of an entry; falls back to the nearest parent that exists.
-    pub fn place(&self, _path: &[&str], _part: Part) -> Place {
-        todo!()
+
+    /// The place of an entry; of the nearest parent that exists, if it does not.
+    pub fn place(&self, path: &[&str], part: Part) -> Place {
+        let (spot, complete) = self.spot(path);
+        let range = if part == Part::Key && complete && !path.is_empty() { &spot.key } else { &spot.value };
+        let is_block = range.len() > 200 || self.text[range.clone()].contains('\n');
+        let shown = if is_block && !spot.key.is_empty() { spot.key.clone() } else { range.clone() };
+        self.place_of(shown)
     }
-    /// The place of a byte range inside the string value at `path`, as exact as the scalar's style allows.
-    pub fn place_within(&self, _path: &[&str], _range: Range<usize>) -> Place {
-        todo!()
+
+    /// The place of a byte range inside the text value at `path`: exact where the scalar's style shows the text as it is.
+    pub fn place_within(&self, path: &[&str], range: Range<usize>) -> Place {
+        let (spot, _) = self.spot(path);
+        let raw = &self.text[spot.value.clone()];
+        let quoted = raw.starts_with(['"', '\'']);
+        if !raw.contains('\n') {
+            let inner = spot.value.start + usize::from(quoted);
+            let exact = !raw.contains('\\') && !raw[usize::from(quoted)..].contains("''");
+            if exact && inner + range.end <= spot.value.end {
+                return self.place_of(inner + range.start..inner + range.end);
+            }
+        } else if let Some(at) = self.in_block(spot, &range) {
+            return self.place_of(at);
+        }
+        self.place(path, Part::Value)
+    }
+
+    /// What follows a value on its line: a comment, mostly.
+    pub fn rest_of_line(&self, path: &[&str]) -> &str {
+        let rest = &self.text[self.spot(path).0.value.end..];
+        rest.lines().next().unwrap_or_default()
+    }
+
+    /// Whether the value at `path` is written without quotes and on one line.
+    pub fn is_plain(&self, path: &[&str]) -> bool {
+        let raw = &self.text[self.spot(path).0.value.clone()];
+        !raw.starts_with(['"', '\'', '|', '>']) && !raw.contains('\n')
+    }
+
+    /// A range of a literal block (`|`): its lines stand in the file one by one, indented.
+    fn in_block(&self, spot: &Spot, range: &Range<usize>) -> Option<Range<usize>> {
+        let first_line = self.lines.partition_point(|start| *start <= spot.value.start) - 1;
+        let header = &self.text[self.lines[first_line]..];
+        let header = header.lines().next()?;
+        let starts_here =
+            self.text[self.lines[first_line]..spot.value.start].trim().is_empty() && !header.trim_end().ends_with('|');
+        let mut line = if starts_here { first_line } else { first_line + 1 };
+        let indent = self.line(line).len() - self.line(line).trim_start().len();
+        let mut left = range.start;
+        loop {
+            let content = self.line(line).get(indent..).unwrap_or_default();
+            if left <= content.len() {
+                let start = self.lines[line] + indent + left;
+                let end = (start + range.len()).min(self.lines[line] + indent + content.len());
+                return Some(start..end.max(start));
+            }
+            left -= content.len() + 1;
+            line += 1;
+            if line >= self.lines.len() || self.lines[line] > spot.value.end {
+                return None;
+            }
+        }
+    }
+
+    fn line(&self, line: usize) -> &str {
+        self.lines.get(line).map_or("", |start| self.text[*start..].split('\n').next().unwrap_or_default())
+    }
+
+    /// The entry at `path`, or its nearest parent; whether it is the entry itself.
+    fn spot(&self, path: &[&str]) -> (&Spot, bool) {
+        let mut spot = &self.root;
+        for part in path {
+            let index = part.parse::<usize>().ok();
+            let next = spot.map.get(*part).or_else(|| spot.list.get(index?));
+            match next {
+                Some(next) => spot = next,
+                None => return (spot, false),
+            }
+        }
+        (spot, true)
+    }
+
+    fn place_of(&self, range: Range<usize>) -> Place {
+        let start = range.start.min(self.text.len());
+        let line = self.lines.partition_point(|line| *line <= start) - 1;
+        let column = self.text[self.lines[line]..start].chars().count() as u32 + 1;
+        Place {
+            file: self.name.clone(),
+            line: line as u32 + 1,
+            column,
+            start,
+            end: range.end.clamp(start, self.text.len()),
+        }
+    }
+
+    fn problem(&self, code: Code, range: Range<usize>, message: String) -> Diagnostic {
+        Diagnostic { place: Some(self.place_of(range)), ..Diagnostic::error(code, "", message) }
+    }
+
+    fn not_yaml(&self, error: &serde_yaml::Error) -> Diagnostic {
+        let text = error.to_string();
+        if text.contains("duplicate entry")
+            && let Err(error) = MarkedYaml::load_from_str(&self.text)
+        {
+            return self.scan_error(&error);
+        }
+        let at = error.location().map_or(0, |location| location.index().min(self.text.len()));
+        let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+        let line = self.lines.partition_point(|line| *line <= at) - 1;
+        let shown = self.line(line);
+        let problem = self.problem(codes::NOT_YAML, at..at, format!("this is not YAML: {message}"));
+        match trap(&text, shown, if line > 0 { self.line(line - 1) } else { "" }) {
+            Some(help) => problem.help(help),
+            None => problem,
+        }
+    }
+
+    fn scan_error(&self, error: &saphyr::ScanError) -> Diagnostic {
+        let offsets = Offsets::new(&self.text);
+        let at = offsets.byte(error.marker().index());
+        let rest = &self.text[at..];
+        let key: String = rest.chars().take_while(|c| !":\n".contains(*c)).collect();
+        if error.info().contains("duplicate") {
+            let message = format!("the key `{}` is written twice", key.trim());
+            return self
+                .problem(codes::DUPLICATE_KEY, at..at + key.trim_end().len(), message)
+                .help("keep one of the two");
+        }
+        self.problem(codes::NOT_YAML, at..at, format!("this is not YAML: {}", error.info()))
+    }
+
+    fn to_json(&self, value: serde_yaml::Value, path: &mut Vec<String>, problems: &mut Vec<Diagnostic>) -> Value {
+        use serde_yaml::Value as Yaml;
+        match value {
+            Yaml::Null => Value::Null,
+            Yaml::Bool(flag) => Value::Bool(flag),
+            Yaml::String(text) => Value::String(text),
+            Yaml::Number(number) => match serde_json::to_value(&number) {
+                Ok(number) if !number.is_null() => number,
+                _ => self.refuse_value(path, codes::WRONG_TYPE, "not a finite number", problems),
+            },
+            Yaml::Sequence(items) => {
+                let mut list = Vec::with_capacity(items.len());
+                for (index, item) in items.into_iter().enumerate() {
+                    path.push(index.to_string());
+                    list.push(self.to_json(item, path, problems));
+                    path.pop();
+                }
+                Value::Array(list)
+            }
+            Yaml::Mapping(entries) => {
+                let mut map = serde_json::Map::with_capacity(entries.len());
+                for (key, value) in entries {
+                    let name = match key {
+                        Yaml::String(name) => name,
+                        Yaml::Bool(flag) => flag.to_string(),
+                        Yaml::Number(number) => number.to_string(),
+                        _ => {
+                            self.refuse_value(path, codes::WRONG_TYPE, "keys are texts", problems);
+                            continue;
+                        }
+                    };
+                    path.push(name.clone());
+                    map.insert(name, self.to_json(value, path, problems));
+                    path.pop();
+                }
+                Value::Object(map)
+            }
+            Yaml::Tagged(tagged) => {
+                let message = format!("the YAML tag `{}` means nothing here", tagged.tag);
+                self.refuse_value(path, codes::BAD_VALUE, &message, problems);
+                if let Some(problem) = problems.last_mut() {
+                    problem
+                        .help
+                        .push("an expression that begins with `!` wants quotes; negation is `not x`".to_owned());
+                }
+                Value::Null
+            }
+        }
+    }
+
+    fn refuse_value(&self, path: &[String], code: Code, message: &str, problems: &mut Vec<Diagnostic>) -> Value {
+        let parts: Vec<&str> = path.iter().map(String::as_str).collect();
+        let place = Some(self.place(&parts, Part::Value));
+        problems.push(Diagnostic { place, ..Diagnostic::error(code, path.join("."), message) });
+        Value::Null
+    }
+}
+
+/// What people mean who write what YAML reads otherwise.
+fn trap(error: &str, line: &str, before: &str) -> Option<String> {
+    let value = line.split_once(": ").map_or(line, |(_, value)| value).trim();
+    if line.starts_with('\t') || line.trim_start_matches(' ').starts_with('\t') || error.contains("tab") {
+        return Some("indent with spaces; YAML takes no tabs".to_owned());
+    }
+    if error.contains("unknown escape") {
+        return Some("in double quotes `\\` begins an escape; write single quotes, or `\\\\d` for `\\d`".to_owned());
+    }
+    if error.contains("mapping values are not allowed") && value.contains(": ") {
+        return Some("a text with `: ` wants quotes around the whole of it".to_owned());
+    }
+    let begins_quoted = |text: &str| text.starts_with(['"', '\'']) && !text.ends_with(['"', '\'']);
+    let before = before.split_once(": ").map_or(before, |(_, value)| value).trim();
+    if begins_quoted(value) || begins_quoted(before) {
+        return Some(
+            "an expression that begins with a quote wants quotes around the whole: \"'a' if x else 'b'\"".to_owned(),
+        );
+    }
+    if value.starts_with(['>', '|', '@', '`', '%', '&', '*', '!']) {
+        return Some("a value that begins with this character wants quotes around it".to_owned());
+    }
+    if error.contains("did not find expected") || error.contains("mapping values") {
+        return Some("check the indentation: entries of one mapping begin in the same column".to_owned());
+    }
+    None
+}
+
+/// Byte offsets of characters; for ASCII they are the same numbers.
+struct Offsets(Option<Vec<usize>>, usize);
+
+impl Offsets {
+    fn new(text: &str) -> Self {
+        let table = || text.char_indices().map(|(at, _)| at).collect();
+        Self(if text.is_ascii() { None } else { Some(table()) }, text.len())
+    }
+
+    fn byte(&self, character: usize) -> usize {
+        match &self.0 {
+            None => character.min(self.1),
+            Some(table) => table.get(character).copied().unwrap_or(self.1),
+        }
+    }
+
+    fn of(&self, node: &MarkedYaml) -> Range<usize> {
+        self.byte(node.span.start.index())..self.byte(node.span.end.index())
+    }
+}
+
+fn spot(node: &MarkedYaml, key: Range<usize>, offsets: &Offsets) -> Spot {
+    let mut found = Spot { key, value: offsets.of(node), ..Spot::default() };
+    match &node.data {
+        YamlData::Mapping(entries) => {
+            for (key, value) in entries {
+                let name = match &key.data {
+                    YamlData::Value(Scalar::String(name)) => name.to_string(),
+                    YamlData::Value(Scalar::Boolean(flag)) => flag.to_string(),
+                    YamlData::Value(Scalar::Integer(number)) => number.to_string(),
+                    YamlData::Representation(text, ..) => text.to_string(),
+                    _ => continue,
+                };
+                found.map.insert(name, spot(value, offsets.of(key), offsets));
+            }
+        }
+        YamlData::Sequence(items) => found.list = items.iter().map(|item| spot(item, 0..0, offsets)).collect(),
+        YamlData::Tagged(_, inner) => return spot(inner, found.key, offsets),
+        _ => {}
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn within(text: &str, range: Range<usize>) -> (u32, u32) {
+        let (source, _) = Source::parse("f.yaml", text).unwrap();
+        let place = source.place_within(&["a", "b"], range);
+        (place.line, place.column)
+    }
+
+    #[test]
+    fn offsets_inside_texts_are_exact() {
+        assert_eq!(within("a:\n  b: one two\n", 4..7), (2, 10));
+        assert_eq!(within("a:\n  b: 'one two'\n", 4..7), (2, 11));
+        assert_eq!(within("a:\n  b: |\n    one\n    two x\n", 8..9), (4, 9));
+        assert_eq!(within("ü: é\na:\n  b: öne two\n", 5..8), (3, 10));
+    }
+
+    #[test]
+    fn places_of_keys_and_values() {
+        let (source, data) = Source::parse("f.yaml", "a:\n  b: [1, {c: x}]\n").unwrap();
+        assert_eq!(data, serde_json::json!({"a": {"b": [1, {"c": "x"}]}}));
+        let place = source.place(&["a", "b", "1", "c"], Part::Value);
+        assert_eq!((place.line, place.column), (2, 14));
+        let key = source.place(&["a", "b"], Part::Key);
+        assert_eq!((key.line, key.column, key.end - key.start), (2, 3, 1));
+    }
+
+    #[test]
+    fn hostile_texts_are_refused_quickly() {
+        let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+            .to_owned()
+            + "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n"
+            + "g: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nh: &h [*g,*g,*g,*g,*g,*g,*g,*g,*g]\ni: [*h,*h,*h,*h,*h,*h,*h,*h,*h]\n";
+        for text in
+            [bomb, "[".repeat(10_000), "a: \u{0}".to_owned(), "x".repeat(Source::BYTES_MAX + 1), "a: .inf".to_owned()]
+        {
+            assert!(Source::parse("f.yaml", &text).is_err());
+        }
     }
 }

@@ -4,12 +4,18 @@
 //! ([`dialect`](crate::dialect)), or out of Rust code. All three go through the same [`check`](crate::check). Expression
 //! fields are still YAML trees and texts here; the types after checking are in [`graph`](crate::graph).
 
+mod attributes;
 mod kind;
+mod reader;
+mod writer;
 
 use indexmap::IndexMap;
 use serde_json::Value;
 
+pub use attributes::{RESERVED, is_attribute, later};
 pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork};
+
+pub use reader::{Parsed, read};
 
 use crate::schema::Schema;
 

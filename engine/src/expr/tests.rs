@@ -141,7 +141,7 @@ fn names_are_found_with_attributes_defaults_and_places() {
     assert_eq!(names, expected.map(|(name, attributes, defaulted)| (name.to_owned(), attributes, defaulted)));
     let expression = Expression::parse("a + (poll.x | default(b))").unwrap();
     let places: Vec<_> = expression.names().iter().map(|name| (name.name.as_str(), name.range.clone())).collect();
-    assert_eq!(places, [("a", 0..1), ("poll", 5..9), ("b", 20..21)]);
+    assert_eq!(places, [("a", 0..1), ("poll", 5..9), ("b", 22..23)]);
 }
 
 #[test]
