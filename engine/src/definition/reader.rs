@@ -277,7 +277,7 @@ impl Reader<'_> {
     fn limits(&mut self, value: Value) -> LimitsDef {
         let mut limits = LimitsDef::default();
         for (key, value) in self.map(value) {
-            let mut number = |r: &mut Self| r.at(&key, |r| r.count(&value));
+            let number = |r: &mut Self| r.at(&key, |r| r.count(&value));
             match key.as_str() {
                 "steps" => limits.steps = number(self),
                 "items" => limits.items = number(self),
@@ -351,7 +351,9 @@ impl Reader<'_> {
             }
             if let Some((key, other)) = implied.iter().find(|(key, other)| *other != kind && !self.takes(&kind, key)) {
                 let message = format!("`{key}` makes this a node of kind `{other}`, and `kind` says `{kind}`");
-                self.at(key, |r| r.problem(Part::Key, codes::CONFLICT, message));
+                self.at(key, |r| {
+                    r.problem(Part::Key, codes::CONFLICT, message);
+                });
             }
             return Some(kind);
         }

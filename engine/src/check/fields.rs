@@ -1,0 +1,198 @@
+//! The fields of a node: known, complete, of the right form, and compiled.
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::Checker;
+use crate::calc::Formula;
+use crate::definition::{FieldFormat, FieldSpec, KindSpec, NodeDef, is_attribute};
+use crate::diagnostic::{codes, did_you_mean};
+use crate::expr::{NameUse, Slotted, Template, Tree};
+use crate::graph::Field;
+use crate::source::Part;
+
+/// One mention of a name, with where it stands.
+pub(super) struct Use {
+    pub(super) name: NameUse,
+    /// The document path of the text.
+    pub(super) path: Vec<String>,
+    /// Whether it is a `{slot}` of literal text.
+    pub(super) is_slot: bool,
+    /// Whether the node's own item is known there.
+    pub(super) item: bool,
+    /// Whether `this` is known there.
+    pub(super) this: bool,
+}
+
+/// Where the names of a field may come from.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    pub(super) item: bool,
+    pub(super) this: bool,
+}
+
+impl Checker<'_> {
+    /// Compiles the fields of a kind; the names in them are added to `uses`.
+    pub(super) fn fields(
+        &mut self,
+        spec: &KindSpec,
+        node: &NodeDef,
+        path: &[&str],
+        uses: &mut Vec<Use>,
+    ) -> IndexMap<String, Field> {
+        let mut fields = IndexMap::new();
+        for (key, value) in &node.fields {
+            let at: Vec<&str> = path.iter().copied().chain([key.as_str()]).collect();
+            match spec.fields.iter().find(|field| field.name == *key) {
+                Some(field) => {
+                    if let Some(compiled) = self.field(field, value, &at, uses) {
+                        fields.insert(key.clone(), compiled);
+                    }
+                }
+                None => self.unknown_field(spec, key, value, &at),
+            }
+        }
+        for field in spec.fields.iter().filter(|field| field.required && !node.fields.contains_key(&field.name)) {
+            let message = format!("a node of kind `{}` needs `{}`: {}", spec.name, field.name, field.doc);
+            self.error(codes::MISSING_KEY, path, Part::Key, message);
+        }
+        let work: Vec<&str> = spec
+            .work_keys
+            .iter()
+            .map(String::as_str)
+            .filter(|key| spec.fields.iter().any(|f| f.name == *key))
+            .collect();
+        let written: Vec<&&str> = work.iter().filter(|key| node.fields.contains_key(**key)).collect();
+        if work.len() > 1 && written.len() != 1 {
+            let message = match written.len() {
+                0 => format!("a node of kind `{}` needs one of `{}`", spec.name, work.join("`, `")),
+                _ => format!("`{}` exclude each other", work.join("` and `")),
+            };
+            let code = if written.is_empty() { codes::MISSING_KEY } else { codes::CONFLICT };
+            self.error(code, path, Part::Key, message);
+        }
+        fields
+    }
+
+    fn unknown_field(&mut self, spec: &KindSpec, key: &str, value: &Value, at: &[&str]) {
+        let shown: String = key.chars().take(40).collect();
+        let known = spec.fields.iter().map(|field| field.name.as_str());
+        let attributes = [
+            "needs",
+            "when",
+            "for_each",
+            "max_parallel",
+            "samples",
+            "join",
+            "retry",
+            "timeout",
+            "on_error",
+            "on_item_error",
+            "schema",
+            "json_schema",
+            "output",
+            "limits",
+            "allow",
+        ];
+        let near = did_you_mean(key, known.clone().chain(attributes));
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if value.is_null() && (key.contains(')') || key.contains('\'')) => {
+                "a comma ends a value inside `{…}`: put quotes around an expression with commas".to_owned()
+            }
+            None if is_attribute(key) => "this attribute does not apply here".to_owned(),
+            None => format!("a node of kind `{}` takes {}", spec.name, known.collect::<Vec<_>>().join(", ")),
+        };
+        let message = format!("a node of kind `{}` has no `{shown}`", spec.name);
+        self.error(codes::UNKNOWN_KEY, at, Part::Key, message).help.push(help);
+    }
+
+    fn field(&mut self, field: &FieldSpec, value: &Value, at: &[&str], uses: &mut Vec<Use>) -> Option<Field> {
+        let known = Known { item: true, this: false };
+        match field.format {
+            FieldFormat::Template => {
+                let text = self.text(value, at)?;
+                let template = Template::parse(text).map_err(|error| self.expression_problem(at, error)).ok()?;
+                add_uses(uses, template.names(), at, known);
+                Some(Field::Template(template))
+            }
+            FieldFormat::Slotted => {
+                let slotted = Slotted::parse(self.text(value, at)?);
+                let names = slotted.slots().iter().map(|(name, range)| name_use(name, range.clone()));
+                uses.extend(names.map(|name| Use { name, path: owned(at), is_slot: true, item: true, this: false }));
+                Some(Field::Slotted(slotted))
+            }
+            FieldFormat::Formula => {
+                let text = match value {
+                    Value::Number(number) => number.to_string(),
+                    other => self.text(other, at)?.to_owned(),
+                };
+                let formula = Formula::parse(&text).map_err(|error| self.expression_problem(at, error)).ok()?;
+                let names = formula.names().iter().map(|(name, range)| name_use(name, range.clone()));
+                uses.extend(names.map(|name| Use { name, path: owned(at), is_slot: true, item: true, this: false }));
+                Some(Field::Formula(formula))
+            }
+            FieldFormat::ExpressionOrNames if value.is_array() => {
+                let names = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+                let map = names.map(|name| (name.to_owned(), Value::String(name.to_owned()))).collect();
+                self.compiled(&Value::Object(map), at, known, uses).map(Field::Tree)
+            }
+            FieldFormat::Expression | FieldFormat::ExpressionOrNames => {
+                self.compiled(value, at, known, uses).map(Field::Tree)
+            }
+            FieldFormat::Text => self.text(value, at).map(|text| Field::Literal(Value::String(text.to_owned()))),
+            FieldFormat::Count => self.typed(value, value.is_u64(), "a whole number from 0", at),
+            FieldFormat::Flag => self.typed(value, value.is_boolean(), "`true` or `false`", at),
+            FieldFormat::Literal => Some(Field::Literal(value.clone())),
+        }
+    }
+
+    /// Compiles an expression tree and notes the names in it.
+    pub(super) fn compiled(&mut self, value: &Value, at: &[&str], known: Known, uses: &mut Vec<Use>) -> Option<Tree> {
+        let tree = self.tree(value, at)?;
+        for (inside, leaf) in tree.leaves() {
+            let path: Vec<&str> = at.iter().copied().chain(inside.iter().map(String::as_str)).collect();
+            add_uses(uses, leaf.names(), &path, known);
+        }
+        Some(tree)
+    }
+
+    fn typed(&mut self, value: &Value, fits: bool, wanted: &str, at: &[&str]) -> Option<Field> {
+        if fits {
+            return Some(Field::Literal(value.clone()));
+        }
+        self.error(codes::WRONG_TYPE, at, Part::Value, format!("this is {wanted}"));
+        None
+    }
+
+    fn text<'v>(&mut self, value: &'v Value, at: &[&str]) -> Option<&'v str> {
+        let text = value.as_str();
+        if text.is_none() {
+            let shown: String = value.to_string().chars().take(40).collect();
+            let problem = self.error(codes::WRONG_TYPE, at, Part::Value, format!("this is a text, not `{shown}`"));
+            if value.is_object() || value.is_array() {
+                problem.help.push("put quotes around a text that begins with `{` or `[`".to_owned());
+            }
+        }
+        text
+    }
+}
+
+fn owned(path: &[&str]) -> Vec<String> {
+    path.iter().map(|part| (*part).to_owned()).collect()
+}
+
+fn name_use(name: &str, range: std::ops::Range<usize>) -> NameUse {
+    NameUse { name: name.to_owned(), attributes: Vec::new(), defaulted: false, range }
+}
+
+fn add_uses(uses: &mut Vec<Use>, names: &[NameUse], at: &[&str], known: Known) {
+    let uses_here = names.iter().cloned();
+    uses.extend(uses_here.map(|name| Use {
+        name,
+        path: owned(at),
+        is_slot: false,
+        item: known.item,
+        this: known.this,
+    }));
+}

@@ -1,0 +1,277 @@
+//! Deterministic repairs, to a fixpoint, each recorded.
+//!
+//! A small model that is shown its own bad plan returns the same plan; what mends plans is this. Each function below looks for
+//! one thing that is wrong, mends the first and says so; they are tried in order until none finds anything. Every repair makes
+//! the plan smaller or removes one defect for good, so this ends; a bound stands guard all the same.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{ANSWER, PlanStep, StepType, formula};
+use crate::calc::Formula;
+use crate::definition::RESERVED;
+use crate::diagnostic::did_you_mean;
+use crate::expr::Slotted;
+
+/// One repair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// Id of the step, before the repair.
+    pub step: String,
+    /// What was done, for people.
+    pub what: String,
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.step, self.what)
+    }
+}
+
+/// Repairs a plan. `keys` are the names beside `question` that its texts may mention.
+pub fn repair(mut steps: Vec<PlanStep>, question: &str, keys: &[String]) -> (Vec<PlanStep>, Vec<Repair>) {
+    type Rule = fn(&mut Vec<PlanStep>, &Context) -> Option<Repair>;
+    let rules: [Rule; 12] = [
+        repeated_question,
+        taken_id,
+        doubled_id,
+        equal_asks,
+        bad_guard,
+        bad_each,
+        missing_item,
+        stray_item,
+        misspelt_slot,
+        literal_number,
+        bad_formula,
+        mentioned_word,
+    ];
+    let context = Context { question: normal(question), keys };
+    let mut repairs = Vec::new();
+    let bound = 20 * steps.len() + 100;
+    while repairs.len() < bound
+        && let Some(repair) = rules.iter().find_map(|rule| rule(&mut steps, &context))
+    {
+        repairs.push(repair);
+    }
+    (steps, repairs)
+}
+
+struct Context<'a> {
+    question: String,
+    keys: &'a [String],
+}
+
+fn done(step: &str, what: impl Into<String>) -> Option<Repair> {
+    Some(Repair { step: step.to_owned(), what: what.into() })
+}
+
+/// A text without case, spacing and punctuation at its ends.
+fn normal(text: &str) -> String {
+    let words: Vec<String> = text.to_lowercase().split_whitespace().map(str::to_owned).collect();
+    words.join(" ").trim_matches(|c: char| !c.is_alphanumeric() && !"{}".contains(c)).to_owned()
+}
+
+fn position(steps: &[PlanStep], id: &str) -> Option<usize> {
+    steps.iter().position(|step| step.id == id)
+}
+
+/// Renames every reference to a step (and not the step itself).
+fn rename_references(steps: &mut [PlanStep], from: &str, to: &str) {
+    for step in steps {
+        step.ask = replace_slot(&step.ask, from, to);
+        for reference in [&mut step.each, &mut step.only_if, &mut step.unless].into_iter().flatten() {
+            if reference == from {
+                to.clone_into(reference);
+            }
+        }
+        for need in &mut step.needs {
+            if need.trim_end_matches('?') == from {
+                *need = need.replace(from, to);
+            }
+        }
+    }
+}
+
+fn replace_slot(ask: &str, from: &str, to: &str) -> String {
+    let slotted = Slotted::parse(ask);
+    let name = |name: &str| Ok(format!("{{{}}}", if name == from { to } else { name }));
+    slotted.render(name).unwrap_or_else(|_| ask.to_owned())
+}
+
+/// The engine asks the question itself when all steps are answered.
+fn repeated_question(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
+    let at = steps.iter().position(|step| normal(&step.ask) == context.question)?;
+    let dropped = steps.remove(at);
+    for step in steps.iter_mut() {
+        step.ask = replace_slot(&step.ask, &dropped.id, "question");
+        step.needs.retain(|need| need.trim_end_matches('?') != dropped.id);
+    }
+    done(&dropped.id, "it only repeats the question and was dropped")
+}
+
+fn taken_id(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
+    let is_taken = |id: &str| {
+        id == ANSWER || id == "question" || RESERVED.contains(&id) || context.keys.iter().any(|key| key == id)
+    };
+    let at = steps.iter().position(|step| is_taken(&step.id))?;
+    let old = steps[at].id.clone();
+    let new = format!("{old}_step");
+    let is_key = old == "question" || context.keys.contains(&old);
+    if !is_key {
+        rename_references(steps, &old, &new);
+    }
+    steps[at].id.clone_from(&new);
+    done(&old, format!("the id is taken; it is called `{new}` now"))
+}
+
+fn doubled_id(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let at = (1..steps.len()).find(|at| steps[..*at].iter().any(|other| other.id == steps[*at].id))?;
+    let old = steps[at].id.clone();
+    let new = (2..).map(|n| format!("{old}_{n}")).find(|new| position(steps, new).is_none())?;
+    steps[at].id.clone_from(&new);
+    done(&old, format!("the id is used twice; the second is called `{new}` now"))
+}
+
+fn equal_asks(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let same = |a: &PlanStep, b: &PlanStep| {
+        normal(&a.ask) == normal(&b.ask) && a.kind == b.kind && a.each == b.each && a.guard() == b.guard()
+    };
+    let (at, first) = (1..steps.len())
+        .find_map(|at| (0..at).find(|first| same(&steps[*first], &steps[at])).map(|first| (at, first)))?;
+    let dropped = steps.remove(at);
+    let kept = steps[first].id.clone();
+    rename_references(steps, &dropped.id, &kept);
+    done(&dropped.id, format!("it asks the same as `{kept}` and was merged with it"))
+}
+
+/// Whether a step gives yes or no.
+fn is_truth(step: &PlanStep) -> bool {
+    match step.kind {
+        StepType::YesNo => step.each.is_none(),
+        StepType::Calc => Formula::parse(&step.ask).is_ok_and(|formula| formula.is_comparison()),
+        _ => false,
+    }
+}
+
+fn bad_guard(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let all = steps.clone();
+    for step in steps.iter_mut() {
+        if step.only_if.is_some() && step.unless.is_some() {
+            step.unless = None;
+            return done(&step.id, "it has two guards; `unless` was dropped");
+        }
+        let Some((guard, _)) = step.guard() else { continue };
+        let holds = guard != step.id && position(&all, guard).is_some_and(|at| is_truth(&all[at]));
+        if !holds {
+            let what = format!("its guard `{guard}` is no yes-or-no step and was dropped");
+            (step.only_if, step.unless) = (None, None);
+            return done(&step.id, what);
+        }
+    }
+    None
+}
+
+fn bad_each(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let all = steps.clone();
+    for step in steps.iter_mut() {
+        let Some(source) = step.each.clone() else { continue };
+        let is_list = |at: usize| all[at].kind == StepType::List && all[at].each.is_none();
+        let found = position(&all, &source).filter(|_| source != step.id);
+        if step.kind == StepType::Calc || !found.is_some_and(is_list) {
+            step.each = None;
+            let to = if found.is_some() { source.as_str() } else { "question" };
+            step.ask = replace_slot(&step.ask, "item", to);
+            return done(&step.id, format!("`each: {source}` does not name a list and was dropped"));
+        }
+    }
+    None
+}
+
+fn missing_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let step = steps.iter_mut().find(|step| step.each.is_some() && !mentions(&step.ask, "item"))?;
+    let source = step.each.clone().unwrap_or_default();
+    if mentions(&step.ask, &source) {
+        step.ask = replace_slot(&step.ask, &source, "item");
+        return done(&step.id, format!("under `each` the element is `{{item}}`, not `{{{source}}}`"));
+    }
+    step.ask.push_str(" {item}");
+    done(&step.id, "its text does not mention the element; `{item}` was appended")
+}
+
+fn stray_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let at = steps
+        .iter()
+        .position(|step| step.each.is_none() && step.kind != StepType::Calc && mentions(&step.ask, "item"))?;
+    let mut lists = steps[..at].iter().filter(|step| step.kind == StepType::List && step.each.is_none());
+    let list = lists.next().map(|step| step.id.clone()).filter(|_| lists.next().is_none())?;
+    steps[at].each = Some(list.clone());
+    done(&steps[at].id, format!("it mentions `{{item}}`; `each: {list}` was added"))
+}
+
+fn mentions(ask: &str, name: &str) -> bool {
+    Slotted::parse(ask).slots().iter().any(|(slot, _)| slot == name)
+}
+
+fn misspelt_slot(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
+    let ids: Vec<String> = steps.iter().map(|step| step.id.clone()).collect();
+    for step in steps.iter_mut() {
+        for (slot, _) in Slotted::parse(&step.ask).slots() {
+            let known =
+                ids.contains(slot) || context.keys.contains(slot) || ["question", "item"].contains(&slot.as_str());
+            let others = ids.iter().map(String::as_str).filter(|id| *id != step.id);
+            if !known && let Some(near) = did_you_mean(slot, others) {
+                let what = format!("`{{{slot}}}` names nothing; `{{{near}}}` was meant");
+                step.ask = replace_slot(&step.ask, slot, near);
+                return done(&step.id, what);
+            }
+        }
+    }
+    None
+}
+
+fn literal_number(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let is_asked = |step: &&mut PlanStep| step.kind == StepType::Number && step.each.is_none();
+    let (step, number) =
+        steps.iter_mut().filter(is_asked).find_map(|step| formula::literal(&step.ask).map(|n| (step, n)))?;
+    step.kind = StepType::Calc;
+    step.ask.clone_from(&number);
+    done(&step.id, format!("it asks nothing; it is the constant {number}"))
+}
+
+fn bad_formula(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let all: Vec<String> = steps.iter().map(|step| step.id.clone()).collect();
+    let step = steps.iter_mut().find(|step| step.kind == StepType::Calc && Formula::parse(&step.ask).is_err())?;
+    let ids: Vec<&str> = all.iter().map(String::as_str).filter(|id| *id != step.id).collect();
+    match formula::read(&step.ask, &ids) {
+        Some(formula) => {
+            step.ask.clone_from(&formula);
+            done(&step.id, format!("its formula was read as `{formula}`"))
+        }
+        None => {
+            step.kind = StepType::Number;
+            done(&step.id, "its text is no formula; it is asked as a number")
+        }
+    }
+}
+
+/// A text that names an earlier step's id as a word most likely wants its answer.
+fn mentioned_word(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    for at in 1..steps.len() {
+        let step = &steps[at];
+        if step.kind == StepType::Calc {
+            continue;
+        }
+        let words: Vec<&str> = step.ask.split(|c: char| !c.is_alphanumeric() && !"_{}".contains(c)).collect();
+        let linked =
+            |id: &str| mentions(&step.ask, id) || step.needs.iter().any(|need| need.trim_end_matches('?') == id);
+        let of = steps[..at].iter().find(|earlier| {
+            words.contains(&earlier.id.as_str()) && !linked(&earlier.id) && step.each.as_ref() != Some(&earlier.id)
+        });
+        if let Some(id) = of.map(|earlier| earlier.id.clone()) {
+            steps[at].needs.push(format!("{id}?"));
+            return done(&steps[at].id, format!("its text names `{id}`; it is given that answer"));
+        }
+    }
+    None
+}

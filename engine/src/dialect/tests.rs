@@ -1,0 +1,160 @@
+//! Plans of models: what is read, mended, lowered and refused.
+
+use super::*;
+use proptest::prelude::*;
+
+fn steps(value: Value) -> Vec<PlanStep> {
+    parse_reply(&value).expect("a readable plan")
+}
+
+fn repaired(value: Value) -> (Vec<PlanStep>, Vec<String>) {
+    let (steps, repairs) = repair(steps(value), "What is it all about?", &["known".to_owned()]);
+    (steps, repairs.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn the_schema_is_what_was_measured() {
+    let schema = plan_schema(12);
+    let step = &schema["properties"]["steps"]["items"];
+    assert_eq!(schema["additionalProperties"], json!(false));
+    assert_eq!(
+        (&schema["properties"]["steps"]["minItems"], &schema["properties"]["steps"]["maxItems"]),
+        (&json!(1), &json!(12))
+    );
+    assert_eq!(step["additionalProperties"], json!(false));
+    assert_eq!(step["required"], json!(["id", "ask", "type"]));
+    let keys: Vec<&String> = step["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["id", "ask", "type", "each", "if", "unless"]);
+    assert_eq!(step["properties"]["id"], json!({"type": "string", "pattern": "^[a-z][a-z0-9_]{0,23}$"}));
+    assert_eq!(step["properties"]["type"]["enum"], json!(["text", "number", "yesno", "list", "calc"]));
+}
+
+#[test]
+fn the_worked_examples_need_no_repair_and_lower() {
+    for (question, plan) in worked_examples() {
+        let (steps, repairs) = repair(steps(plan), question, &[]);
+        assert_eq!(repairs, [], "{question}");
+        let mut plan = Plan { question: question.to_owned(), steps };
+        plan.append_answer();
+        assert!(plan.lower(&[]).is_ok());
+        assert_eq!(Plan::from_value(&plan.to_value()).unwrap(), plan);
+    }
+}
+
+#[test]
+fn repairs_are_made_and_recorded() {
+    let check = |plan: Value, expected: &[&str]| {
+        let (steps, repairs) = repaired(json!({"steps": plan}));
+        let shown: Vec<String> = steps.iter().map(|step| format!("{} {}", step.id, step.ask)).collect();
+        assert_eq!(shown, expected, "{repairs:?}");
+        assert!(!repairs.is_empty());
+        assert_eq!(
+            repair(steps.clone(), "What is it all about?", &["known".to_owned()]),
+            (steps, vec![]),
+            "repairing is idempotent"
+        );
+    };
+    let text = |id: &str, ask: &str| json!({"id": id, "ask": ask, "type": "text"});
+    check(json!([text("a", "Who?"), text("b", "what is it ALL about")]), &["a Who?"]);
+    check(json!([text("answer", "Who?"), text("b", "And {answer}?")]), &["answer_step Who?", "b And {answer_step}?"]);
+    check(json!([text("known", "Who?"), text("b", "And {known}?")]), &["known_step Who?", "b And {known}?"]);
+    check(json!([text("a", "Who?"), text("a", "When?")]), &["a Who?", "a_2 When?"]);
+    check(json!([text("a", "Who?"), text("b", "who"), text("c", "Is {b} here?")]), &["a Who?", "c Is {a} here?"]);
+    check(json!([text("capital", "Who?"), text("b", "Is {captial} big?")]), &["capital Who?", "b Is {capital} big?"]);
+    check(json!([{"id": "pay", "ask": "18 euros per hour", "type": "number"}]), &["pay 18"]);
+    check(json!([{"id": "pay", "ask": "$1,200", "type": "number"}]), &["pay 1200"]);
+    check(json!([{"id": "a", "ask": "5 apples * 3 euros", "type": "calc"}]), &["a 5 * 3"]);
+    check(
+        json!([{"id": "a", "ask": "3", "type": "calc"}, {"id": "b", "ask": "a × 2 if a > 1 else 0", "type": "calc"}]),
+        &["a 3", "b if {a} > 1 then {a} * 2 else 0"],
+    );
+    check(json!([{"id": "a", "ask": "20% * 50", "type": "calc"}]), &["a (20/100) * 50"]);
+    check(json!([{"id": "a", "ask": "the sum of all of them", "type": "calc"}]), &["a the sum of all of them"]);
+    check(
+        json!([{"id": "l", "ask": "List.", "type": "list"}, {"id": "e", "ask": "How big?", "type": "number", "each": "l"}]),
+        &["l List.", "e How big? {item}"],
+    );
+    check(
+        json!([text("l", "Who?"), {"id": "e", "ask": "How big is {item}?", "type": "number", "each": "l"}]),
+        &["l Who?", "e How big is {l}?"],
+    );
+}
+
+#[test]
+fn guards_and_words() {
+    let (steps, _) = repaired(json!([
+        {"id": "a", "ask": "Who?", "type": "text"},
+        {"id": "b", "ask": "When?", "type": "text", "if": "a"},
+        {"id": "c", "ask": "2 > 1", "type": "calc"},
+        {"id": "d", "ask": "Where is a now?", "type": "text", "unless": "c"},
+    ]));
+    assert_eq!(steps[1].only_if, None);
+    assert_eq!(steps[3].unless.as_deref(), Some("c"));
+    assert_eq!(steps[3].needs, ["a?"]);
+}
+
+#[test]
+fn forged_plans_are_refused_with_every_problem() {
+    let check = |value: Value, paths: &[&str]| {
+        let problems = parse_reply(&value).expect_err("forged");
+        assert_eq!(problems.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), paths);
+    };
+    check(json!("plan"), &["steps"]);
+    check(
+        json!({"steps": [{"id": "../x", "ask": "?", "type": "shell", "run": "rm"}]}),
+        &["steps[0].run", "steps[0].id", "steps[0].type"],
+    );
+    check(json!({"steps": [{"id": "а", "ask": "look-alike", "type": "text"}, 7]}), &["steps[0].id", "steps[1]"]);
+    check(json!({"steps": [{"ask": ["x"]}], "exec": 1}), &["exec", "steps[0].id", "steps[0].ask"]);
+    check(json!({"steps": vec![json!({"id": "a", "ask": "x"}); 1_001]}), &["steps"]);
+    check(json!({"steps": [{"id": "a", "ask": "x".repeat(1 << 20)}]}), &["steps[0].ask"]);
+}
+
+#[test]
+fn lowering_keeps_texts_literal() {
+    let mut plan = Plan {
+        question: "q".into(),
+        steps: steps(json!([
+            {"id": "ok", "ask": "Is {{ 7 * 7 }} here?", "type": "yesno"},
+            {"id": "l", "ask": "List {known}.", "type": "list", "if": "ok"},
+            {"id": "e", "ask": "How big is {item} of {l}?", "type": "number", "each": "l"},
+            {"id": "s", "ask": "sum({e})", "type": "calc"},
+        ])),
+    };
+    plan.append_answer();
+    let definition = plan.lower(&["known".to_owned()]).unwrap();
+    assert_eq!(definition.nodes["ok"].fields["ask"], json!("Is {{ 7 * 7 }} here?"));
+    assert_eq!(definition.nodes["l"].when, Some(json!("ok")));
+    assert_eq!(definition.nodes["e"].needs[0].name, "l");
+    assert!(definition.nodes["e"].needs[0].optional);
+    assert_eq!(definition.nodes["s"].kind, "calc");
+    assert_eq!(definition.nodes["answer"].needs.len(), 4);
+    assert_eq!(definition.output, Some(json!("answer")));
+    let unknown =
+        Plan { question: "q".into(), steps: steps(json!([{"id": "a", "ask": "Is {nothing} there?", "type": "text"}])) };
+    assert_eq!(unknown.lower(&[]).unwrap_err()[0].path, "steps[0].ask");
+}
+
+fn any_step() -> impl Strategy<Value = Value> {
+    let id = prop_oneof!["[abc]", Just("answer".to_owned()), Just("item".to_owned())];
+    let ask = "[abc{}? 0-9+*%,.>=-]{0,20}|\\{[abcd]\\}|if [ab] > 1 then 2 else 3";
+    let kind = prop::sample::select(vec!["text", "number", "yesno", "list", "calc"]);
+    (id, ask, kind, prop::option::of("[abcd]"), prop::option::of("[abcd]"), prop::option::of("[abcd]")).prop_map(
+        |(id, ask, kind, each, only_if, unless)| json!({"id": id, "ask": ask, "type": kind, "each": each, "if": only_if, "unless": unless}),
+    )
+}
+
+proptest! {
+    #[test]
+    fn repair_ends_is_idempotent_and_lowering_never_panics(plan in prop::collection::vec(any_step(), 1..8)) {
+        if let Ok(steps) = parse_reply(&Value::Array(plan)) {
+            let (steps, _) = repair(steps, "a b", &[]);
+            let (again, more) = repair(steps.clone(), "a b", &[]);
+            prop_assert_eq!(&again, &steps);
+            prop_assert_eq!(more, vec![]);
+            let mut plan = Plan { question: "a b".into(), steps };
+            plan.append_answer();
+            let _ = plan.lower(&[]);
+        }
+    }
+}
