@@ -1,1 +1,25 @@
-//! Nodes.
+//! The node kinds that call language models, and the models below them.
+//!
+//! One kind per file: [`Llm`] asks a model, [`Plan`] has a model draw a graph. What a model is stands in [`model`]: a trait, a
+//! client for OpenAI-compatible servers, scripted replies for tests, and the table that turns aliases into models.
+
+mod llm;
+pub mod model;
+mod plan;
+mod structured;
+
+use std::sync::Arc;
+
+use flowrun_engine::node::Kinds;
+
+pub use llm::Llm;
+pub use model::{ChatReply, ChatRequest, Message, Model, Models, Role};
+pub use plan::Plan;
+pub use structured::read_structured;
+
+/// Registers `llm` and `plan` over the given models.
+pub fn register(kinds: &mut Kinds, models: Models) {
+    let models = Arc::new(models);
+    kinds.register(Llm::new(models.clone()));
+    kinds.register(Plan::new(models));
+}

@@ -1,0 +1,181 @@
+//! From aliases to models.
+//!
+//! What the user configured wins over what a workflow's file declares. A key belongs to a host that the user named: a model that
+//! only a file declares gets none, unless the user configured that same host with one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flowrun_engine::definition::ModelDef;
+use flowrun_engine::failure::StepError;
+use flowrun_engine::node::ModelChoice;
+use indexmap::IndexMap;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::{CallContext, ChatReply, ChatRequest, Model, OpenAi, Scripted, Secret};
+
+/// Where OpenAI-compatible requests go when nobody names a server.
+const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
+
+/// A model with the parameters that go along with every request to it.
+#[derive(Clone)]
+pub struct Resolved {
+    /// The model.
+    pub model: Arc<dyn Model>,
+    /// Its parameters.
+    pub params: IndexMap<String, Value>,
+}
+
+/// Models by alias.
+#[derive(Default)]
+pub struct Models {
+    configured: BTreeMap<String, ModelDef>,
+    registered: BTreeMap<String, Arc<dyn Model>>,
+    keys: BTreeMap<String, Secret>,
+    built: Mutex<Vec<(ModelDef, Arc<dyn Model>)>>,
+}
+
+impl Models {
+    /// A model that the user configured (file, environment or flag).
+    pub fn configure(&mut self, alias: &str, definition: ModelDef) -> &mut Self {
+        self.configured.insert(alias.to_owned(), definition);
+        self
+    }
+
+    /// A model that the program brings along; it wins over configured ones.
+    pub fn register(&mut self, alias: &str, model: impl Model) -> &mut Self {
+        self.registered.insert(alias.to_owned(), Arc::new(model));
+        self
+    }
+
+    /// A key for one server of the user's: sent there and nowhere else.
+    pub fn key(&mut self, base_url: &str, key: Secret) -> &mut Self {
+        if let Some(origin) = origin(base_url) {
+            self.keys.insert(origin, key);
+        }
+        self
+    }
+
+    /// Aliases that are known without any workflow.
+    pub fn aliases(&self) -> Vec<String> {
+        let mut aliases: Vec<String> = self.configured.keys().chain(self.registered.keys()).cloned().collect();
+        aliases.sort();
+        aliases.dedup();
+        aliases
+    }
+
+    /// The definition behind an alias, if the user configured it.
+    pub fn definition(&self, alias: &str) -> Option<&ModelDef> {
+        self.configured.get(alias)
+    }
+
+    /// The model that a node asks for.
+    ///
+    /// # Errors
+    /// If nothing is known under that alias, or it cannot be built.
+    pub fn resolve(&self, choice: &ModelChoice) -> Result<Resolved, StepError> {
+        let alias = choice.alias.as_deref().unwrap_or("default");
+        if let Some(model) = self.registered.get(alias) {
+            return Ok(Resolved { model: model.clone(), params: IndexMap::new() });
+        }
+        let definition = self.configured.get(alias).or(choice.declared.as_ref());
+        let Some(definition) = definition else {
+            let known = self.aliases();
+            let known =
+                if known.is_empty() { "none is configured".to_owned() } else { format!("known: {}", known.join(", ")) };
+            let message =
+                format!("there is no model `{alias}` ({known}); set OPENAI_BASE_URL, or `models:` in flowrun.yaml");
+            return Err(StepError::terminal("no_model", message));
+        };
+        let mut built = self.built.lock().expect("BUG: a panic while a model was built");
+        let model = match built.iter().find(|(known, _)| known == definition) {
+            Some((_, model)) => model.clone(),
+            None => {
+                let model = self.build(definition)?;
+                built.push((definition.clone(), model.clone()));
+                model
+            }
+        };
+        Ok(Resolved { model, params: definition.params.clone() })
+    }
+
+    fn build(&self, definition: &ModelDef) -> Result<Arc<dyn Model>, StepError> {
+        let model: Arc<dyn Model> = match definition.provider.as_str() {
+            "openai" => {
+                let base_url = definition.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
+                let key = origin(base_url).and_then(|origin| self.keys.get(&origin)).cloned();
+                let timeout = definition.timeout_ms.map(Duration::from_millis);
+                Arc::new(OpenAi::new(base_url, &definition.model, key, timeout)?)
+            }
+            "scripted" => Arc::new(Scripted::open(Path::new(&definition.model))?),
+            other => {
+                let message = format!("no provider is called `{other}`; there are `openai` and `scripted`");
+                return Err(StepError::terminal("no_provider", message));
+            }
+        };
+        Ok(match definition.max_parallel {
+            Some(most) => Arc::new(Bounded { model, room: Semaphore::new(most.max(1) as usize) }),
+            None => model,
+        })
+    }
+}
+
+/// Scheme, host and port: what a key belongs to.
+fn origin(base_url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(base_url).ok()?;
+    Some(format!("{}://{}:{}", url.scheme(), url.host_str()?, url.port_or_known_default()?))
+}
+
+/// A model with a bound on the requests in flight.
+struct Bounded {
+    model: Arc<dyn Model>,
+    room: Semaphore,
+}
+
+#[async_trait]
+impl Model for Bounded {
+    async fn chat(&self, request: &ChatRequest, context: &CallContext) -> Result<ChatReply, StepError> {
+        let _place = self.room.acquire().await.map_err(|_| StepError::terminal("closed", "the model was closed"))?;
+        self.model.chat(request, context).await
+    }
+
+    fn name(&self) -> String {
+        self.model.name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(base_url: &str) -> ModelChoice {
+        let declared = ModelDef { provider: "openai".into(), base_url: Some(base_url.into()), ..ModelDef::default() };
+        ModelChoice { alias: Some("theirs".into()), declared: Some(declared) }
+    }
+
+    #[test]
+    fn a_strangers_file_collects_no_key() {
+        let mut models = Models::default();
+        models.key("http://127.0.0.1:8080/v1", Secret::new("sk-user"));
+        let key_for = |url: &str| origin(url).and_then(|origin| models.keys.get(&origin)).is_some();
+        assert!(key_for("http://127.0.0.1:8080/other"));
+        assert!(!key_for("http://127.0.0.1:8081/v1"));
+        assert!(!key_for("https://127.0.0.1:8080/v1"));
+        assert!(!key_for("http://evil.example:8080/v1"));
+        assert!(models.resolve(&declared("http://evil.example/v1")).is_ok());
+    }
+
+    #[test]
+    fn the_users_configuration_wins() {
+        let mut models = Models::default();
+        models.configure("theirs", ModelDef { provider: "openai".into(), model: "mine".into(), ..ModelDef::default() });
+        let resolved = models.resolve(&declared("http://evil.example/v1")).unwrap();
+        assert_eq!(resolved.model.name(), "openai:mine at api.openai.com");
+        let error = models.resolve(&ModelChoice::default()).err().unwrap();
+        assert!(error.code == "no_model" && error.message.contains("theirs"));
+    }
+}
