@@ -115,7 +115,7 @@ impl Flowrun {
     pub fn parse(&self, name: &str, text: &str) -> Result<(Checked, Source), LoadError> {
         check_text(name, text, self.kinds.specs(), &Files).map_err(|refused| LoadError::Refused {
             diagnostics: refused.diagnostics,
-            source: refused.source.map(Box::new),
+            file: refused.source.map(Box::new),
         })
     }
 
