@@ -40,12 +40,12 @@ pub struct Checked {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// What is wrong with a text, with the source for showing it where there is one.
+/// What is wrong with a text, with the source for showing it.
 #[derive(Debug)]
 pub struct Refused {
     /// Errors and warnings, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
-    /// The text with its places; `None` if it is no YAML.
+    /// The text; `None` if there is none to show.
     pub source: Option<Source>,
 }
 
@@ -60,7 +60,8 @@ pub fn check_text(
     kinds: &BTreeMap<String, Arc<KindSpec>>,
     library: &dyn Library,
 ) -> Result<(Checked, Source), Refused> {
-    let parsed = definition::read(name, text, kinds).map_err(|diagnostics| Refused { diagnostics, source: None })?;
+    let unparsed = |diagnostics| Refused { diagnostics, source: Some(Source::unparsed(name, text)) };
+    let parsed = definition::read(name, text, kinds).map_err(unparsed)?;
     let mut problems = parsed.diagnostics;
     let broken: BTreeSet<String> = problems.iter().map(|problem| problem.path.clone()).collect();
     let checked = check_partly(parsed.definition, Some(&parsed.source), kinds, library, &broken);
