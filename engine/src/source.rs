@@ -49,8 +49,7 @@ impl Source {
     /// # Errors
     /// Why it is no YAML that a workflow can be read from.
     pub fn parse(name: &str, text: &str) -> Result<(Self, Value), Vec<Diagnostic>> {
-        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let mut source = Self { name: name.into(), text: text.into(), lines, root: Spot::default() };
+        let mut source = Self::unparsed(name, text);
         if text.len() > Self::BYTES_MAX {
             let message = format!("the file has {} bytes; {} is the most", text.len(), Self::BYTES_MAX);
             return Err(vec![source.problem(codes::UNREADABLE, 0..0, message)]);
@@ -70,6 +69,13 @@ impl Source {
         let mut problems = Vec::new();
         let value = source.to_json(data, &mut Vec::new(), &mut problems);
         if problems.is_empty() { Ok((source, value)) } else { Err(problems) }
+    }
+
+    /// A text that could not be parsed, or was not: for showing its lines. Of a text that is too large nothing is kept.
+    pub fn unparsed(name: &str, text: &str) -> Self {
+        let text = if text.len() > Self::BYTES_MAX { "" } else { text };
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { name: name.into(), text: text.into(), lines, root: Spot::default() }
     }
 
     /// The file's name as given.

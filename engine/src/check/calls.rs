@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Checker, Part};
+use super::Checker;
 use crate::definition::{KindSpec, NodeDef, WorkflowDef};
-use crate::diagnostic::{codes, did_you_mean};
+use crate::diagnostic::{Diagnostic, codes};
 use crate::graph::Graph;
-use crate::source::Source;
+use crate::source::{Part, Source};
 
 /// Loads workflows that others call.
 pub trait Library: Send + Sync {
@@ -42,10 +42,12 @@ impl Library for NoLibrary {
 
 /// Calls inside calls.
 const DEPTH_MAX: usize = 16;
+/// Most errors of a called workflow that are shown.
+const ERRORS_SHOWN: usize = 10;
 
 impl Checker<'_> {
-    /// The graph that a `workflow:` node runs.
-    pub(super) fn called(&mut self, node: &NodeDef, path: &[&str]) -> Option<Arc<Graph>> {
+    /// The graph that a `workflow:` node runs, which stands so many groups deep.
+    pub(super) fn called(&mut self, node: &NodeDef, path: &[&str], depth: u32) -> Option<Arc<Graph>> {
         let reference = node.fields.get("workflow")?.as_str()?;
         let at: Vec<&str> = path.iter().copied().chain(["workflow"]).collect();
         let from = self.source.map(|source| source.name().to_string()).unwrap_or_default();
@@ -56,24 +58,49 @@ impl Checker<'_> {
                 return None;
             }
         };
-        if self.calling.iter().any(|name| **name == **source.name()) || self.calling.len() > DEPTH_MAX {
+        if self.calling.iter().any(|name| **name == **source.name()) {
             let chain = self.calling.iter().map(String::as_str).chain([reference]).collect::<Vec<_>>().join(" → ");
             let message = format!("this version does not run recursive calls yet ({chain})");
             self.error(codes::NOT_YET, &at, Part::Value, message);
             return None;
         }
-        self.check_with(node, &definition, path);
-        let mut inner = Checker::new(Some(&source), self.kinds, self.library);
-        inner.calling = self.calling.iter().cloned().chain(inner.calling).collect();
-        let workflow = inner.workflow(definition);
-        let errors: Vec<String> =
-            inner.problems.iter().filter(|problem| problem.is_error()).map(ToString::to_string).collect();
-        if errors.is_empty() {
-            return workflow.map(|workflow| workflow.graph.clone());
+        if self.calling.len() >= DEPTH_MAX {
+            self.error(codes::LIMIT, &at, Part::Value, format!("calls nest deeper than {DEPTH_MAX}"));
+            return None;
         }
-        let message = format!("the workflow `{reference}` does not check");
-        self.error(codes::BAD_CALL, &at, Part::Value, message).help.extend(errors);
-        None
+        self.check_with(node, &definition, path);
+        let name = source.name().to_string();
+        if !self.called.contains_key(&name) {
+            let graph = self.check_called(reference, definition, &source, &at, depth);
+            self.called.insert(name.clone(), graph);
+        }
+        self.called[&name].clone()
+    }
+
+    /// Checks a called workflow; its errors are shown with their own places. Each is checked once, however often it is called.
+    fn check_called(
+        &mut self,
+        reference: &str,
+        definition: WorkflowDef,
+        source: &Source,
+        at: &[&str],
+        depth: u32,
+    ) -> Option<Arc<Graph>> {
+        let mut inner = Checker::new(Some(source), self.kinds, self.library);
+        inner.calling = self.calling.iter().cloned().chain(inner.calling).collect();
+        inner.depth = self.depth + depth + 1;
+        inner.called = std::mem::take(&mut self.called);
+        let workflow = inner.workflow(definition);
+        self.called = std::mem::take(&mut inner.called);
+        let refused = inner.errors.found > 0;
+        let errors = inner.finish().into_iter().filter(Diagnostic::is_error);
+        if refused {
+            let message = format!("the workflow `{reference}` does not check");
+            let problem = self.error(codes::BAD_CALL, at, Part::Value, message);
+            problem.help.extend(errors.take(ERRORS_SHOWN).map(|error| error.to_string()));
+            return None;
+        }
+        workflow.map(|workflow| workflow.graph.clone())
     }
 
     /// The keys of `with` against the inputs of the called workflow.
@@ -86,7 +113,7 @@ impl Checker<'_> {
                 None => {
                     let message = format!("`{}` has no input `{name}`", definition.name);
                     let known = definition.inputs.keys().map(String::as_str);
-                    let near = did_you_mean(name, known.clone()).map(|near| format!("did you mean `{near}`?"));
+                    let near = self.near(name, known.clone()).map(|near| format!("did you mean `{near}`?"));
                     let help =
                         near.unwrap_or_else(|| format!("its inputs are {}", known.collect::<Vec<_>>().join(", ")));
                     self.error(codes::UNKNOWN_NAME, &at, Part::Key, message).help.push(help);

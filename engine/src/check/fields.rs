@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Checker;
 use crate::calc::Formula;
 use crate::definition::{FieldFormat, FieldSpec, KindSpec, NodeDef, is_attribute};
-use crate::diagnostic::{codes, did_you_mean};
+use crate::diagnostic::codes;
 use crate::expr::{NameUse, Slotted, Template, Tree};
 use crate::graph::Field;
 use crate::source::Part;
@@ -18,17 +18,23 @@ pub(super) struct Use {
     pub(super) path: Vec<String>,
     /// Whether it is a `{slot}` of literal text.
     pub(super) is_slot: bool,
-    /// Whether the node's own item is known there.
-    pub(super) item: bool,
-    /// Whether `this` is known there.
-    pub(super) this: bool,
+    pub(super) known: Known,
 }
 
-/// Where the names of a field may come from.
-#[derive(Clone, Copy)]
+/// Which names a field may mention beside nodes and inputs.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Known {
+    /// The node's own item.
     pub(super) item: bool,
+    /// `this`.
     pub(super) this: bool,
+    /// A count: inputs alone.
+    pub(super) count: bool,
+}
+
+impl Known {
+    /// What is evaluated for each item.
+    pub(super) const ITEM: Self = Self { item: true, this: false, count: false };
 }
 
 impl Checker<'_> {
@@ -94,7 +100,7 @@ impl Checker<'_> {
             "limits",
             "allow",
         ];
-        let near = did_you_mean(key, known.clone().chain(attributes));
+        let near = self.near(key, known.clone().chain(attributes));
         let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None if value.is_null() && (key.contains(')') || key.contains('\'')) => {
@@ -108,7 +114,7 @@ impl Checker<'_> {
     }
 
     fn field(&mut self, field: &FieldSpec, value: &Value, at: &[&str], uses: &mut Vec<Use>) -> Option<Field> {
-        let known = Known { item: true, this: false };
+        let known = Known::ITEM;
         match field.format {
             FieldFormat::Template => {
                 let text = self.text(value, at)?;
@@ -119,7 +125,7 @@ impl Checker<'_> {
             FieldFormat::Slotted => {
                 let slotted = Slotted::parse(self.text(value, at)?);
                 let names = slotted.slots().iter().map(|(name, range)| name_use(name, range.clone()));
-                uses.extend(names.map(|name| Use { name, path: owned(at), is_slot: true, item: true, this: false }));
+                uses.extend(names.map(|name| Use { name, path: owned(at), is_slot: true, known }));
                 Some(Field::Slotted(slotted))
             }
             FieldFormat::Formula => {
@@ -129,12 +135,13 @@ impl Checker<'_> {
                 };
                 let formula = Formula::parse(&text).map_err(|error| self.expression_problem(at, error)).ok()?;
                 let names = formula.names().iter().map(|(name, range)| name_use(name, range.clone()));
-                uses.extend(names.map(|name| Use { name, path: owned(at), is_slot: true, item: true, this: false }));
+                uses.extend(names.map(|name| Use { name, path: owned(at), is_slot: true, known }));
                 Some(Field::Formula(formula))
             }
             FieldFormat::ExpressionOrNames if value.is_array() => {
-                let names = value.as_array().into_iter().flatten().filter_map(Value::as_str);
-                let map = names.map(|name| (name.to_owned(), Value::String(name.to_owned()))).collect();
+                let names = value.as_array().into_iter().flatten().map(Value::as_str).collect::<Option<Vec<_>>>();
+                let Some(names) = names else { return self.typed(value, false, "a list of names", at) };
+                let map = names.into_iter().map(|name| (name.to_owned(), Value::String(name.to_owned()))).collect();
                 self.compiled(&Value::Object(map), at, known, uses).map(Field::Tree)
             }
             FieldFormat::Expression | FieldFormat::ExpressionOrNames => {
@@ -187,12 +194,5 @@ fn name_use(name: &str, range: std::ops::Range<usize>) -> NameUse {
 }
 
 fn add_uses(uses: &mut Vec<Use>, names: &[NameUse], at: &[&str], known: Known) {
-    let uses_here = names.iter().cloned();
-    uses.extend(uses_here.map(|name| Use {
-        name,
-        path: owned(at),
-        is_slot: false,
-        item: known.item,
-        this: known.this,
-    }));
+    uses.extend(names.iter().cloned().map(|name| Use { name, path: owned(at), is_slot: false, known }));
 }

@@ -1,21 +1,27 @@
 //! From what was written to what may be trusted: names, types, cycles; every problem is reported.
 //!
-//! A frame is checked node by node: its fields are compiled (`fields.rs`), the names in them resolved to nodes, inputs and
-//! items (`scope.rs`), and what they require becomes the edges of a [`Graph`] (`frame.rs`). `types.rs` finds what can never
-//! fit, `calls.rs` loads other workflows, `plans.rs` checks what a model drew with the same code.
+//! A frame is checked node by node (`frame.rs`): its attributes must apply (`attributes.rs`), its fields are compiled
+//! (`fields.rs`), the names in them resolved to nodes, inputs and items (`scope.rs`), and what they require becomes the edges
+//! of a [`Graph`] (`dependencies.rs`). `types.rs` finds what can never fit, `cycles.rs` draws circles, `calls.rs` loads other
+//! workflows, `plans.rs` checks what a model drew with the same code.
 
+mod attributes;
 mod calls;
+mod cycles;
+mod dependencies;
 mod fields;
 mod frame;
 mod plans;
 mod scope;
 mod types;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::definition::{self, FieldFormat, KindSpec, KindWork, LimitsDef, WorkflowDef};
-use crate::diagnostic::{Code, Diagnostic, codes};
+use crate::diagnostic::{Code, Diagnostic, Place, codes, did_you_mean};
 use crate::expr::{ExprError, Tree};
 use crate::graph::{Graph, Input, Limits, Workflow};
 use crate::id::ValueHash;
@@ -34,12 +40,12 @@ pub struct Checked {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// What is wrong with a text, with the source for showing it where there is one.
+/// What is wrong with a text, with the source for showing it.
 #[derive(Debug)]
 pub struct Refused {
     /// Errors and warnings, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
-    /// The text with its places; `None` if it is no YAML.
+    /// The text; `None` if there is none to show.
     pub source: Option<Source>,
 }
 
@@ -47,13 +53,15 @@ pub struct Refused {
 ///
 /// # Errors
 /// Everything that is wrong with it, of reading and of checking alike.
+#[expect(clippy::result_large_err, reason = "made once per file")]
 pub fn check_text(
     name: &str,
     text: &str,
     kinds: &BTreeMap<String, Arc<KindSpec>>,
     library: &dyn Library,
 ) -> Result<(Checked, Source), Refused> {
-    let parsed = definition::read(name, text, kinds).map_err(|diagnostics| Refused { diagnostics, source: None })?;
+    let unparsed = |diagnostics| Refused { diagnostics, source: Some(Source::unparsed(name, text)) };
+    let parsed = definition::read(name, text, kinds).map_err(unparsed)?;
     let mut problems = parsed.diagnostics;
     let broken: BTreeSet<String> = problems.iter().map(|problem| problem.path.clone()).collect();
     let checked = check_partly(parsed.definition, Some(&parsed.source), kinds, library, &broken);
@@ -89,12 +97,13 @@ fn check_partly(
     broken: &BTreeSet<String>,
 ) -> Result<Checked, Vec<Diagnostic>> {
     let mut checker = Checker::new(source, kinds, library);
-    checker.broken = broken.iter().filter_map(|path| path.split('.').nth(1)).map(str::to_owned).collect();
+    checker.broken = broken.iter().flat_map(|path| path.split('.').skip(1)).map(str::to_owned).collect();
     let workflow = checker.workflow(definition);
-    let mut problems = checker.problems;
+    let refused = checker.errors.found > 0;
+    let mut problems = checker.finish();
     sort(&mut problems);
     match workflow {
-        Some(workflow) if !problems.iter().any(Diagnostic::is_error) => Ok(Checked { workflow, warnings: problems }),
+        Some(workflow) if !refused => Ok(Checked { workflow, warnings: problems }),
         _ => Err(problems),
     }
 }
@@ -123,17 +132,49 @@ pub fn builtin_kinds() -> Vec<KindSpec> {
     ]
 }
 
+/// Most errors that are reported, and most warnings: a generated file may hold one mistake a hundred thousand times.
+const PROBLEMS_MAX: usize = 200;
+
+/// Most names of about the right length that are compared with a misspelt one.
+const CANDIDATES_MAX: usize = 1_000;
+
+/// Problems of one severity.
+#[derive(Default)]
+struct Found {
+    kept: Vec<Diagnostic>,
+    found: usize,
+}
+
+impl Found {
+    /// Keeps a problem; once there are too many, only until the next one comes.
+    fn keep(&mut self, problem: Diagnostic) -> &mut Diagnostic {
+        self.kept.truncate(PROBLEMS_MAX);
+        self.found += 1;
+        self.kept.push(problem);
+        self.kept.last_mut().expect("BUG: a problem was pushed")
+    }
+
+    fn is_full(&self) -> bool {
+        self.found >= PROBLEMS_MAX
+    }
+}
+
 /// One definition being checked.
 struct Checker<'a> {
     source: Option<&'a Source>,
     kinds: &'a BTreeMap<String, Arc<KindSpec>>,
     library: &'a dyn Library,
-    problems: Vec<Diagnostic>,
+    errors: Found,
+    warnings: Found,
     limits: Limits,
     /// Workflows that are being checked, outermost first: a call of one of them is recursive.
     calling: Vec<String>,
+    /// Frames around this definition, in the workflows that call it.
+    depth: u32,
+    /// Workflows that were checked already; `None`: with errors.
+    called: BTreeMap<String, Option<Arc<Graph>>>,
     inputs_used: BTreeSet<String>,
-    /// Nodes of the top level that could not be read: they exist all the same.
+    /// Names of what could not be read: they exist all the same.
     broken: BTreeSet<String>,
 }
 
@@ -144,39 +185,75 @@ impl<'a> Checker<'a> {
             source,
             kinds,
             library,
-            problems: Vec::new(),
+            errors: Found::default(),
+            warnings: Found::default(),
             limits: Limits::default(),
             calling,
+            depth: 0,
+            called: BTreeMap::new(),
             inputs_used: BTreeSet::new(),
             broken: BTreeSet::new(),
         }
     }
 
-    fn problem(&mut self, problem: Diagnostic, path: &[&str], part: Part) -> &mut Diagnostic {
-        let place = self.source.map(|source| source.place(path, part));
-        self.problems.push(Diagnostic { place, path: path.join("."), ..problem });
-        self.problems.last_mut().expect("BUG: a problem was pushed")
+    /// Everything that was found, with a line about what is not shown.
+    fn finish(self) -> Vec<Diagnostic> {
+        let mut problems = Vec::new();
+        for (severity, list) in [("errors", self.errors), ("warnings", self.warnings)] {
+            let hidden = list.found.saturating_sub(PROBLEMS_MAX);
+            problems.extend(list.kept.into_iter().take(PROBLEMS_MAX));
+            if let (1.., Some(last)) = (hidden, problems.last()) {
+                let message = format!("{hidden} more {severity} are not shown");
+                problems.push(Diagnostic { message, related: Vec::new(), help: Vec::new(), ..last.clone() });
+            }
+        }
+        problems
+    }
+
+    /// The place of an entry, while problems are still kept.
+    fn place(&self, path: &[&str], part: Part) -> Option<Place> {
+        self.source.filter(|_| !self.errors.is_full()).map(|source| source.place(path, part))
     }
 
     fn error(&mut self, code: Code, path: &[&str], part: Part, message: impl Into<String>) -> &mut Diagnostic {
-        self.problem(Diagnostic::error(code, "", message), path, part)
+        let place = self.place(path, part);
+        self.errors.keep(Diagnostic { place, ..Diagnostic::error(code, path.join("."), message) })
     }
 
-    /// Reports a problem inside an expression or template.
+    fn warning(&mut self, code: Code, path: &[&str], message: impl Into<String>) -> &mut Diagnostic {
+        let place = self.source.filter(|_| !self.warnings.is_full()).map(|source| source.place(path, Part::Key));
+        self.warnings.keep(Diagnostic { place, ..Diagnostic::warning(code, path.join("."), message) })
+    }
+
+    /// Reports a problem at a range inside the text at `path`.
+    fn error_within(&mut self, code: Code, path: &[&str], range: Range<usize>, message: String) -> &mut Diagnostic {
+        let place = self.source.filter(|_| !self.errors.is_full()).map(|source| source.place_within(path, range));
+        self.errors.keep(Diagnostic { place, ..Diagnostic::error(code, path.join("."), message) })
+    }
+
+    /// Reports a problem of an expression, template or formula.
     fn expression_problem(&mut self, path: &[&str], error: ExprError) {
-        let place = self.source.map(|source| match error.range.clone() {
-            Some(range) => source.place_within(path, range),
-            None => source.place(path, Part::Value),
-        });
-        let mut help = error.help;
-        if let Some(source) = self.source
-            && source.is_plain(path)
-            && source.rest_of_line(path).trim_start().starts_with('#')
-        {
-            help.insert(0, "` #` begins a comment: put quotes around an expression that contains it".to_owned());
+        let cut = self
+            .source
+            .is_some_and(|source| source.is_plain(path) && source.rest_of_line(path).trim_start().starts_with('#'));
+        let problem = match error.range {
+            Some(range) => self.error_within(error.code, path, range, error.message),
+            None => self.error(error.code, path, Part::Value, error.message),
+        };
+        if cut {
+            problem.help.push("` #` begins a comment: put quotes around an expression that contains it".to_owned());
         }
-        let problem = Diagnostic::error(error.code, path.join("."), error.message);
-        self.problems.push(Diagnostic { place, help, ..problem });
+        problem.help.extend(error.help);
+    }
+
+    /// The candidate that was most likely meant.
+    fn near<'n>(&self, word: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+        let length = word.chars().count();
+        let close = |name: &&str| name.chars().count().abs_diff(length) <= (length / 3).max(1);
+        if self.errors.is_full() || length > 64 {
+            return None;
+        }
+        did_you_mean(word, candidates.into_iter().filter(close).take(CANDIDATES_MAX))
     }
 
     fn workflow(&mut self, definition: WorkflowDef) -> Option<Arc<Workflow>> {
@@ -210,8 +287,7 @@ impl<'a> Checker<'a> {
         let graph = self.frame(&names, &["nodes"], definition.output.as_ref(), &["output"]);
         for name in definition.inputs.keys() {
             if !self.inputs_used.contains(name) && self.broken.is_empty() {
-                let warning = Diagnostic::warning(codes::UNUSED_INPUT, "", format!("nothing reads the input `{name}`"));
-                self.problem(warning, &["inputs", name], Part::Key);
+                self.warning(codes::UNUSED_INPUT, &["inputs", name], format!("nothing reads the input `{name}`"));
             }
         }
         let (mut graph, _) = graph?;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Checker, NoLibrary};
-use crate::definition::KindSpec;
+use crate::definition::{KindSpec, NodeDef};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::dialect::{ANSWER, Plan};
 use crate::graph::{ExpansionRules, Graph};
+use crate::source::Part;
 
 /// Lowers and checks plans: given to `plan` nodes, and used by the driver for `expand`.
 #[derive(Clone, Debug)]
@@ -46,7 +47,10 @@ impl PlanChecker {
         }
         let mut checker = Checker::new(None, &self.kinds, &NoLibrary);
         let graph = checker.closed_graph(&definition);
-        problems.extend(checker.problems.into_iter().filter(Diagnostic::is_error));
+        problems.extend(checker.finish().into_iter().filter(Diagnostic::is_error).map(|mut problem| {
+            problem.path = plan_path(&plan, &problem.path);
+            problem
+        }));
         match graph {
             Some(mut graph) if problems.is_empty() => {
                 graph.expansion = true;
@@ -57,4 +61,44 @@ impl PlanChecker {
             _ => Err(problems),
         }
     }
+}
+
+impl Checker<'_> {
+    /// Checks the `fallback` of a `plan` node as the plan that it is, with the step `answer` that will be appended.
+    pub(super) fn fallback(&mut self, node: &NodeDef, rules: &ExpansionRules, path: &[&str]) {
+        let Some(written) = node.fields.get("fallback") else { return };
+        let keys: Vec<String> = match node.fields.get("with") {
+            Some(Value::Object(with)) => with.keys().filter(|key| *key != "question").cloned().collect(),
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
+        let checked = Plan::from_value(written).and_then(|mut plan| {
+            let combines = node.fields.get("combine") != Some(&Value::Bool(false));
+            if combines && plan.steps.iter().all(|step| step.id != ANSWER) {
+                plan.append_answer();
+            }
+            PlanChecker::new(Arc::new(self.kinds.clone())).check(&plan.to_value(), &keys, rules)
+        });
+        for problem in checked.err().unwrap_or_default() {
+            let at: Vec<&str> = path.iter().copied().chain(["fallback"]).collect();
+            let message = format!("the fallback is no good plan: {}: {}", problem.path, problem.message);
+            self.error(codes::BAD_PLAN, &at, Part::Value, message).help.extend(problem.help);
+        }
+    }
+}
+
+/// `nodes.year.ask` as the plan has it: `steps[2].ask`.
+fn plan_path(plan: &Plan, path: &str) -> String {
+    let Some((id, rest)) = path.strip_prefix("nodes.").map(|path| path.split_once('.').unwrap_or((path, ""))) else {
+        return path.to_owned();
+    };
+    let index = plan.steps.iter().position(|step| step.id == id).unwrap_or_default();
+    let key = match rest.split('.').next().unwrap_or_default() {
+        "" => return format!("steps[{index}]"),
+        "calc" => "ask",
+        "for_each" => "each",
+        "when" => "if",
+        other => other,
+    };
+    format!("steps[{index}].{key}")
 }

@@ -66,9 +66,9 @@ impl<'a> Names<'a> {
         Meaning::Unknown
     }
 
-    /// Whether a frame around this one has the name already.
+    /// Whether something around this frame has the name already.
     pub(super) fn outer_name(&self, name: &str) -> bool {
-        self.outer.is_some_and(|(outer, _)| !matches!(outer.find(name), Meaning::Unknown | Meaning::Item))
+        self.item == Some(name) || self.outer.is_some_and(|(outer, _)| !matches!(outer.find(name), Meaning::Unknown))
     }
 
     /// Every name that could have been meant.

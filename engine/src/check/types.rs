@@ -1,127 +1,236 @@
-//! What can never fit, as far as schemas tell: mapping over a text, an attribute that a closed object lacks, a guard that is a
-//! list. Everything that is not certain passes: values are checked again when they exist.
+//! What can never fit, as far as schemas tell: mapping over a text, an attribute that a closed object lacks, a comparison with
+//! a word that an enum does not have. Everything that is not certain passes: values are checked again when they exist.
 
 use serde_json::Value;
 
+use super::Checker;
 use super::fields::Use;
 use super::scope::{Meaning, Names};
-use super::{Checker, Part};
-use crate::definition::NodeDef;
-use crate::diagnostic::{codes, did_you_mean};
-use crate::schema::Schema;
+use crate::definition::{KindWork, NodeDef};
+use crate::diagnostic::codes;
+use crate::expr::Tree;
+use crate::graph::{Field, NodeCode};
+use crate::source::Part;
 
 /// What is known of a value.
-pub(super) enum Known<'a> {
+#[derive(Clone, Copy)]
+pub(super) enum Shape<'a> {
     Text,
     List,
-    Schema(&'a Schema),
-    Nothing,
+    /// A JSON Schema.
+    Schema(&'a Value),
+    /// The map of a group's values.
+    Body(&'a NodeDef),
+    /// The three parts of an expansion.
+    Expansion,
+    Unknown,
 }
 
+/// Keys of the value of an expansion.
+const EXPANSION_KEYS: [&str; 3] = ["answer", "steps", "errors"];
+
 impl Checker<'_> {
-    /// Reports attributes that a value cannot have.
-    pub(super) fn attributes(&mut self, names: &Names, used: &Use) {
-        let Some(attribute) = used.name.attributes.first() else { return };
-        let path: Vec<&str> = used.path.iter().map(String::as_str).collect();
-        let problem = match known(names.find(&used.name.name)) {
-            Known::Text => Some(format!("`{}` is a text and has no attribute `{attribute}`", used.name.name)),
-            Known::List => Some(format!("`{}` is a list and has no attribute `{attribute}`", used.name.name)),
-            Known::Schema(schema) => lacks(schema, &used.name.name, attribute),
-            Known::Nothing => None,
-        };
-        if let Some(message) = problem {
-            let place = self.source.map(|source| source.place_within(&path, used.name.range.clone()));
-            let properties = match known(names.find(&used.name.name)) {
-                Known::Schema(schema) => properties(schema),
-                _ => Vec::new(),
-            };
-            let problem = self.error(codes::TYPE_MISMATCH, &path, Part::Value, message);
-            problem.place = place;
-            let near = did_you_mean(attribute, properties.iter().map(String::as_str));
-            problem.help.extend(near.map(|near| format!("did you mean `{near}`?")));
-            if near.is_none() && !properties.is_empty() {
-                problem.help.push(format!("it has {}", properties.join(", ")));
-            }
+    /// What is known of the value of a name.
+    pub(super) fn shape<'n>(&self, meaning: Meaning<'n>) -> Shape<'n> {
+        match meaning {
+            Meaning::Node(_, node) => self.shape_of_node(node),
+            Meaning::Input(input) => Shape::Schema(input.schema.json_schema()),
+            _ => Shape::Unknown,
         }
+    }
+
+    fn shape_of_node<'n>(&self, node: &'n NodeDef) -> Shape<'n> {
+        if node.for_each.is_some() || node.samples.is_some() {
+            return Shape::List;
+        }
+        if node.output.is_some() {
+            return Shape::Unknown;
+        }
+        if let Some(schema) = &node.schema {
+            return Shape::Schema(schema.json_schema());
+        }
+        match self.kinds.get(&node.kind).map(|spec| spec.work) {
+            Some(KindWork::Group) => Shape::Body(node),
+            Some(KindWork::Expand) => Shape::Expansion,
+            Some(KindWork::Leaf) if node.kind == "llm" => Shape::Text,
+            _ => Shape::Unknown,
+        }
+    }
+
+    /// What is known of the items of a node, when `for_each` is just a name.
+    pub(super) fn shape_of_item<'n>(&self, names: &Names<'n>, node: &NodeDef) -> Shape<'n> {
+        let list = node.for_each.as_ref().and_then(Value::as_str).map(|name| self.shape(names.find(name.trim())));
+        match list {
+            Some(Shape::Schema(schema)) => schema.get("items").map_or(Shape::Unknown, Shape::Schema),
+            _ => Shape::Unknown,
+        }
+    }
+
+    /// The shape of an attribute of a value; `Err` when it has none: the attributes that it has.
+    fn attribute<'n>(&self, shape: Shape<'n>, attribute: &str) -> Result<Shape<'n>, Vec<&'n str>> {
+        match shape {
+            Shape::Unknown => Ok(Shape::Unknown),
+            Shape::Text | Shape::List => Err(Vec::new()),
+            Shape::Expansion if EXPANSION_KEYS.contains(&attribute) => Ok(Shape::Unknown),
+            Shape::Expansion => Err(EXPANSION_KEYS.to_vec()),
+            Shape::Body(group) => match group.nodes.get(attribute) {
+                Some(node) => Ok(self.shape_of_node(node)),
+                None if self.broken.contains(attribute) => Ok(Shape::Unknown),
+                None => Err(group.nodes.keys().map(String::as_str).collect()),
+            },
+            Shape::Schema(schema) => match only_type(schema) {
+                Some("object") => {
+                    let properties = schema.get("properties").and_then(Value::as_object);
+                    match properties.and_then(|properties| properties.get(attribute)) {
+                        Some(property) => Ok(Shape::Schema(property)),
+                        None if schema.get("additionalProperties") != Some(&Value::Bool(false)) => Ok(Shape::Unknown),
+                        None => Err(properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect()),
+                    }
+                }
+                Some(_) => Err(Vec::new()),
+                None => Ok(Shape::Unknown),
+            },
+        }
+    }
+
+    /// Reports the first attribute that a value cannot have.
+    pub(super) fn attributes(&mut self, used: &Use, shape: Shape) {
+        let mut shape = shape;
+        let mut shown = used.name.name.clone();
+        for attribute in &used.name.attributes {
+            match self.attribute(shape, attribute) {
+                Ok(inner) => shape = inner,
+                Err(has) => {
+                    let is = word(shape).filter(|_| has.is_empty()).map(|is| format!(" is {is} and"));
+                    let message = format!("`{shown}`{} has no attribute `{attribute}`", is.unwrap_or_default());
+                    let near = self.near(attribute, has.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+                    let path: Vec<&str> = used.path.iter().map(String::as_str).collect();
+                    let range = used.name.range.clone();
+                    let problem = self.error_within(codes::TYPE_MISMATCH, &path, range, message);
+                    let has = (!has.is_empty() && has.len() <= 12).then(|| format!("it has {}", has.join(", ")));
+                    problem.help.extend(near.or(has));
+                    return;
+                }
+            }
+            shown = format!("{shown}.{attribute}");
+        }
+    }
+
+    /// The shape of `a` or `a.b.c`; nothing of anything else.
+    fn shape_of_path<'n>(&self, names: &Names<'n>, text: &str) -> Shape<'n> {
+        let mut parts = text.trim().split('.');
+        let first = self.shape(names.find(parts.next().unwrap_or_default()));
+        parts.try_fold(first, |shape, part| self.attribute(shape, part)).unwrap_or(Shape::Unknown)
     }
 
     /// Reports a `for_each` that can be no list and a `when` that can be neither true nor false.
     pub(super) fn shapes(&mut self, names: &Names, node: &NodeDef, path: &[&str]) {
-        for (key, value, wanted) in [("for_each", &node.for_each, "array"), ("when", &node.when, "boolean")] {
-            let Some(value) = value else { continue };
-            let at: Vec<&str> = path.iter().copied().chain([key]).collect();
+        let fields = [("for_each", &node.for_each, "a list"), ("when", &node.when, "true or false")];
+        for (key, value, wanted) in fields {
             let is = match value {
-                Value::String(name) => match known(names.find(name.trim())) {
-                    Known::Text => Some("a text"),
-                    Known::List => Some("a list"),
-                    Known::Schema(schema) => schema.only_type().and_then(word),
-                    Known::Nothing => None,
-                },
-                Value::Number(_) => Some("a number"),
-                Value::Bool(_) => Some("true or false"),
-                Value::Array(_) => Some("a list"),
+                Some(Value::String(text)) => word(self.shape_of_path(names, text)),
+                Some(Value::Number(_)) => Some("a number"),
+                Some(Value::Bool(_)) => Some("true or false"),
+                Some(Value::Array(_)) => Some("a list"),
+                Some(Value::Object(_)) => Some("a map"),
                 _ => None,
             };
-            let fits = if wanted == "array" { "a list" } else { "true or false" };
-            if let Some(is) = is.filter(|is| *is != fits) {
-                let message = format!("`{key}` wants {fits}, and this is {is}");
-                let problem = self.error(codes::TYPE_MISMATCH, &at, Part::Value, message);
-                if wanted == "array" && is == "a text" {
-                    problem
-                        .help
-                        .push("give the node it comes from `schema: [string]`, or write `x | lines`".to_owned());
-                }
+            let Some(is) = is.filter(|is| *is != wanted) else { continue };
+            let at: Vec<&str> = path.iter().copied().chain([key]).collect();
+            let message = format!("`{key}` wants {wanted}, and this is {is}");
+            let problem = self.error(codes::TYPE_MISMATCH, &at, Part::Value, message);
+            if wanted == "a list" && is == "a text" {
+                problem.help.push("give the node it comes from `schema: [string]`, or write `x | lines`".to_owned());
+            }
+        }
+    }
+
+    /// Looks at the comparisons in everything that a node evaluates.
+    pub(super) fn all_comparisons(&mut self, names: &Names, code: &NodeCode, path: &[&str]) {
+        let attributes = [("when", &code.guard), ("for_each", &code.items), ("output", &code.output)];
+        let fields = code.fields.iter().filter_map(|(key, field)| match field {
+            Field::Tree(tree) => Some((key.as_str(), tree)),
+            _ => None,
+        });
+        let attributes = attributes.into_iter().filter_map(|(key, tree)| Some((key, tree.as_ref()?)));
+        for (key, tree) in attributes.chain(fields) {
+            let at: Vec<&str> = path.iter().copied().chain([key]).collect();
+            self.comparisons(names, tree, &at);
+        }
+    }
+
+    /// Reports comparisons of a value with a literal that it can never equal: `year == '1979'` where `year` is a number.
+    pub(super) fn comparisons(&mut self, names: &Names, tree: &Tree, path: &[&str]) {
+        for (inside, leaf) in tree.leaves() {
+            for part in leaf.text().split(" and ").flat_map(|part| part.split(" or ")) {
+                let Some((name, literal)) = compared(part) else { continue };
+                let Some((is, words)) = mismatch(self.shape_of_path(names, name), &literal) else { continue };
+                let at: Vec<&str> = path.iter().copied().chain(inside.iter().map(String::as_str)).collect();
+                let start = part.as_ptr() as usize - leaf.text().as_ptr() as usize;
+                let near = literal.as_str().and_then(|word| self.near(word, words.iter().copied()));
+                let help = near.map(|near| format!("did you mean `'{near}'`?"));
+                let message = format!("`{name}` is {is} and never equals {literal}");
+                let range = start..start + part.len();
+                self.error_within(codes::TYPE_MISMATCH, &at, range, message).help.extend(help);
             }
         }
     }
 }
 
-fn word(json_type: &str) -> Option<&'static str> {
-    match json_type {
-        "string" => Some("a text"),
-        "number" | "integer" => Some("a number"),
-        "boolean" => Some("true or false"),
-        "array" => Some("a list"),
-        "object" => Some("a map"),
-        _ => None,
+/// The JSON type that every value of a schema has, if there is just one.
+fn only_type(schema: &Value) -> Option<&str> {
+    schema.get("type")?.as_str()
+}
+
+/// What a value of a shape is called.
+fn word(shape: Shape) -> Option<&'static str> {
+    match shape {
+        Shape::Text => Some("a text"),
+        Shape::List => Some("a list"),
+        Shape::Body(_) | Shape::Expansion => Some("a map"),
+        Shape::Unknown => None,
+        Shape::Schema(schema) => match only_type(schema)? {
+            "string" => Some("a text"),
+            "number" | "integer" => Some("a number"),
+            "boolean" => Some("true or false"),
+            "array" => Some("a list"),
+            "object" => Some("a map"),
+            _ => None,
+        },
     }
 }
 
-fn known<'a>(meaning: Meaning<'a>) -> Known<'a> {
-    match meaning {
-        Meaning::Node(_, node) => of_node(node),
-        Meaning::Input(input) => Known::Schema(&input.schema),
-        _ => Known::Nothing,
-    }
+/// The two sides of a comparison of a name with a text or number, the name first.
+fn compared(text: &str) -> Option<(&str, Value)> {
+    let text = text.trim().trim_matches(['(', ')']);
+    let operator = ["==", "!=", "<=", ">=", "<", ">"].into_iter().find(|operator| text.contains(operator))?;
+    let (left, right) = text.split_once(operator)?;
+    let (left, right) = (left.trim(), right.trim());
+    let is_name = |side: &&str| side.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c));
+    let named = [(left, right), (right, left)].into_iter().find_map(|(name, other)| Some((name, literal(other)?)))?;
+    is_name(&named.0).then_some(named)
 }
 
-fn of_node(node: &NodeDef) -> Known<'_> {
-    let asks = node.kind == "llm";
-    if node.for_each.is_some() || node.samples.is_some() {
-        Known::List
-    } else if node.output.is_some() {
-        Known::Nothing
-    } else if let Some(schema) = &node.schema {
-        Known::Schema(schema)
-    } else if asks {
-        Known::Text
-    } else {
-        Known::Nothing
-    }
-}
-
-fn lacks(schema: &Schema, name: &str, attribute: &str) -> Option<String> {
-    match schema.only_type()? {
-        "object" => {
-            let closed = schema.json_schema().get("additionalProperties") == Some(&Value::Bool(false));
-            let has = properties(schema).iter().any(|property| property == attribute);
-            (closed && !has).then(|| format!("`{name}` has no attribute `{attribute}`"))
+/// A text in quotes or a number.
+fn literal(text: &str) -> Option<Value> {
+    for quote in ['\'', '"'] {
+        let inner = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+        if let Some(inner) = inner {
+            return (!inner.contains([quote, '\\'])).then(|| Value::String(inner.to_owned()));
         }
-        other => word(other).map(|is| format!("`{name}` is {is} and has no attribute `{attribute}`")),
     }
+    text.parse().ok().map(Value::Number)
 }
 
-fn properties(schema: &Schema) -> Vec<String> {
-    let properties = schema.json_schema().get("properties").and_then(Value::as_object);
-    properties.into_iter().flatten().map(|(name, _)| name.clone()).collect()
+/// Why a value can never equal a literal: what it is, and the words that it may be.
+fn mismatch<'n>(shape: Shape<'n>, literal: &Value) -> Option<(String, Vec<&'n str>)> {
+    if let Shape::Schema(schema) = shape
+        && let (Some(words), Some(word)) = (schema.get("enum").and_then(Value::as_array), literal.as_str())
+    {
+        let words = words.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
+        return (!words.contains(&word)).then(|| (format!("one of {}", words.join(", ")), words));
+    }
+    let wanted = if literal.is_string() { "a text" } else { "a number" };
+    let is = word(shape).filter(|is| *is != wanted)?;
+    Some((is.to_owned(), Vec::new()))
 }

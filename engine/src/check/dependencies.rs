@@ -1,0 +1,197 @@
+//! What a node depends on: the mentions in its fields and its `needs`.
+//!
+//! ```text
+//! a: {prompt: …}
+//! b: {prompt: "{{ a | default('?') }}"}      a is optional: every mention welcomes null
+//! c: {prompt: "{{ a }}", needs: ["a?"]}      a is optional: `needs` decides for every mention
+//! g: {nodes: {x: {prompt: "{{ a }}"}}}       g waits for a, x requires it: a capture
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Checker;
+use super::fields::Use;
+use super::scope::{Meaning, Names};
+use crate::definition::{Join, NodeDef, later};
+use crate::diagnostic::{Diagnostic, codes};
+use crate::graph::{Dependency, DependencyMode};
+use crate::id::NodeIndex;
+use crate::source::Part;
+
+/// Names that a frame takes from frames around it: how many frames further out (from 1), and which.
+pub(super) type Captures = BTreeSet<(usize, String)>;
+
+/// The dependencies of one node while they are gathered.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// By source name: whether every mention so far is optional.
+    pub(super) optional: BTreeMap<String, bool>,
+    /// Sources that only the node's body mentions.
+    pub(super) waits: BTreeSet<String>,
+}
+
+impl Checker<'_> {
+    /// Resolves mentions: dependencies of this frame into `gathered`, those of frames around it into `captures`.
+    pub(super) fn gather(
+        &mut self,
+        names: &Names,
+        own: Option<(&str, &NodeDef)>,
+        uses: &[Use],
+        gathered: &mut Gathered,
+        captures: &mut Captures,
+    ) {
+        let items = own.filter(|(_, node)| node.for_each.is_some()).map(|(_, node)| node);
+        let own_item = items.map(|node| node.item_name.as_deref().unwrap_or("item"));
+        for used in uses {
+            let name = used.name.name.as_str();
+            if name == "this" && used.known.this {
+                continue;
+            }
+            if let Some(node) = items.filter(|_| own_item == Some(name) && used.known.item) {
+                self.attributes(used, self.shape_of_item(names, node));
+                continue;
+            }
+            let meaning = names.find(name);
+            match meaning {
+                Meaning::Node(..) | Meaning::Item if used.known.count => {
+                    let message = format!("`{name}` is no input, and counts are known when the run starts");
+                    self.name_problem(used, message);
+                }
+                Meaning::Node(0, _) if own.is_some_and(|(own, _)| own == name) => {
+                    self.name_problem(used, format!("`{name}` needs itself")).code = codes::CYCLE;
+                }
+                Meaning::Node(0, _) => {
+                    *gathered.optional.entry(name.to_owned()).or_insert(true) &= used.name.defaulted;
+                }
+                Meaning::Node(levels, _) => {
+                    captures.insert((levels, name.to_owned()));
+                }
+                Meaning::Input(_) => {
+                    self.inputs_used.insert(name.to_owned());
+                }
+                Meaning::Item => {}
+                Meaning::Around => {
+                    let message = format!("`{name}` is not finished here: this node is inside it");
+                    self.name_problem(used, message).code = codes::CYCLE;
+                }
+                Meaning::Unknown => self.unknown(names, used, own_item),
+            }
+            self.attributes(used, self.shape(meaning));
+        }
+    }
+
+    fn name_problem(&mut self, used: &Use, message: String) -> &mut Diagnostic {
+        let path: Vec<&str> = used.path.iter().map(String::as_str).collect();
+        self.error_within(codes::UNKNOWN_NAME, &path, used.name.range.clone(), message)
+    }
+
+    fn unknown(&mut self, names: &Names, used: &Use, own_item: Option<&str>) {
+        let name = used.name.name.as_str();
+        if self.broken.contains(name) {
+            return;
+        }
+        if let Some(what) = later(name).filter(|_| !used.is_slot) {
+            self.name_problem(used, format!("this version does not run {what} yet (`{name}`)")).code = codes::NOT_YET;
+            return;
+        }
+        let special = match name {
+            "this" => Some("`this` is the value at hand and exists only in `output`"),
+            _ if own_item == Some(name) => Some("the item is not known here: this is evaluated once for all items"),
+            "item" => Some("`item` exists only under `for_each`"),
+            "loop" => Some("`loop` exists only inside a `{% for %}`"),
+            _ => None,
+        };
+        let message = match special {
+            Some(message) => message.to_owned(),
+            None if used.is_slot => format!("`{{{name}}}` names no node and no input"),
+            None => format!("there is no node and no input `{name}` here"),
+        };
+        let help = if special.is_some() { None } else { self.meant(names, name) };
+        let problem = self.name_problem(used, message);
+        problem.code = if used.is_slot { codes::BAD_SLOT } else { codes::UNKNOWN_NAME };
+        problem.help.extend(help);
+    }
+
+    /// What an unknown name was most likely meant to be.
+    fn meant(&self, names: &Names, name: &str) -> Option<String> {
+        if self.errors.is_full() {
+            return None;
+        }
+        if let Some(holder) = names.holder(name) {
+            let attribute = format!("or `{holder}.{name}` after giving `{holder}` no `output`");
+            return Some(format!("`{name}` is inside `{holder}`: write `{holder}`, {attribute}"));
+        }
+        let all = names.all();
+        match self.near(name, all.iter().copied()) {
+            Some(near) => Some(format!("did you mean `{near}`?")),
+            None => (!all.is_empty() && all.len() <= 12).then(|| format!("names here: {}", all.join(", "))),
+        }
+    }
+
+    /// `needs` decides for every mention; mentions without it are optional only if all are.
+    pub(super) fn dependencies(
+        &mut self,
+        names: &Names,
+        name: &str,
+        node: &NodeDef,
+        gathered: Gathered,
+        path: &[&str],
+    ) -> (Vec<Dependency>, Option<Vec<NodeIndex>>) {
+        let mut modes: BTreeMap<u32, DependencyMode> = BTreeMap::new();
+        let index = |name: &str| names.nodes.get_index_of(name).map(|index| index as u32);
+        for waited in gathered.waits.iter().filter_map(|name| index(name)) {
+            modes.insert(waited, DependencyMode::Waits);
+        }
+        for (source, optional) in &gathered.optional {
+            let mode = if *optional { DependencyMode::Optional } else { DependencyMode::Required };
+            modes.extend(index(source).map(|source| (source, mode)));
+        }
+        let mut counted = Vec::new();
+        for (position, need) in node.needs.iter().enumerate() {
+            let Some(source) = index(&need.name).filter(|_| need.name != name) else {
+                self.bad_need(names, name, &need.name, position, path);
+                continue;
+            };
+            let optional = need.optional || node.join == Some(Join::Any);
+            modes.insert(source, if optional { DependencyMode::Optional } else { DependencyMode::Required });
+            counted.push(NodeIndex(source));
+        }
+        let any_of = (node.join == Some(Join::Any)).then_some(counted);
+        let dependency = |(source, mode)| Dependency { source: NodeIndex(source), mode };
+        (modes.into_iter().map(dependency).collect(), any_of)
+    }
+
+    fn bad_need(&mut self, names: &Names, own: &str, need: &str, position: usize, path: &[&str]) {
+        if self.broken.contains(need) && need != own {
+            return;
+        }
+        let position = position.to_string();
+        let at: Vec<&str> = path.iter().copied().chain(["needs", position.as_str()]).collect();
+        let (code, message) = match names.find(need) {
+            _ if need == own => (codes::CYCLE, format!("`{own}` needs itself")),
+            Meaning::Input(_) => (codes::BAD_VALUE, format!("`{need}` is an input: it is always there")),
+            Meaning::Node(..) => (
+                codes::BAD_VALUE,
+                format!("`{need}` stands outside of this group; `needs` names nodes of the same level"),
+            ),
+            _ => (codes::UNKNOWN_NAME, format!("there is no node `{need}` here")),
+        };
+        let near = self.near(need, names.nodes.keys().map(String::as_str).filter(|name| *name != own));
+        let help = match (code == codes::UNKNOWN_NAME, near, names.holder(need)) {
+            (true, Some(near), _) => Some(format!("did you mean `{near}`?")),
+            (true, None, Some(holder)) => Some(format!("`{need}` is inside `{holder}`: write `{holder}`")),
+            _ => None,
+        };
+        self.error(code, &at, Part::Value, message).help.extend(help);
+    }
+
+    /// What `needs` names and the `ask` text does not mention.
+    pub(super) fn appended(&self, names: &Names, node: &NodeDef, uses: &[Use]) -> Vec<NodeIndex> {
+        if !node.fields.contains_key("ask") {
+            return Vec::new();
+        }
+        let mentioned = |name: &str| uses.iter().any(|used| used.is_slot && used.name.name == name);
+        let needs = node.needs.iter().filter(|need| !mentioned(&need.name));
+        needs.filter_map(|need| names.nodes.get_index_of(&need.name)).map(|index| NodeIndex(index as u32)).collect()
+    }
+}

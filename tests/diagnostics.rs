@@ -1,0 +1,120 @@
+//! Every kind of problem as people see it: `diagnostics/NAME.yaml` is checked and what is said stands in `NAME.txt`.
+//!
+//! `FLOWRUN_UPDATE=1 cargo test --test main diagnostics` writes the texts anew. Read them before committing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flowrun_engine::check::{Library, builtin_kinds, check_text};
+use flowrun_engine::definition::{self, FieldFormat, KindSpec, WorkflowDef};
+use flowrun_engine::diagnostic::codes;
+use flowrun_engine::source::Source;
+
+#[path = "../src/cli/report.rs"]
+#[allow(dead_code, reason = "only the text form is compared here")]
+mod report;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics")
+}
+
+fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
+    let asks = |spec: KindSpec| {
+        KindSpec { calls_model: true, takes_schema: true, samples: true, ..spec }
+            .field("system", FieldFormat::Template, "the role that the model is given")
+            .field("model", FieldFormat::Text, "an alias of `models`")
+            .field("params", FieldFormat::Expression, "temperature, max_tokens and the like")
+            .field("repair", FieldFormat::Count, "turns that repair a reply")
+    };
+    let llm = asks(KindSpec { work_keys: vec!["prompt".into(), "ask".into()], ..KindSpec::leaf("llm") })
+        .field("prompt", FieldFormat::Template, "the question")
+        .field("ask", FieldFormat::Slotted, "the question, literal with `{id}`");
+    let plan = asks(KindSpec::leaf("plan"))
+        .required("prompt", FieldFormat::Template, "the question")
+        .field("with", FieldFormat::ExpressionOrNames, "names that the plan's texts may mention")
+        .field("max_steps", FieldFormat::Count, "most steps")
+        .field("fallback", FieldFormat::Literal, "the plan for when none can be drawn");
+    builtin_kinds().into_iter().chain([llm, plan]).map(|spec| (spec.name.clone(), Arc::new(spec))).collect()
+}
+
+/// Files beside the one that calls them.
+struct Beside;
+
+impl Library for Beside {
+    fn load(
+        &self,
+        reference: &str,
+        _from: &str,
+        kinds: &BTreeMap<String, Arc<KindSpec>>,
+    ) -> Result<(WorkflowDef, Source), String> {
+        let text =
+            fs::read_to_string(folder().join(reference)).map_err(|_| format!("there is no file `{reference}`"))?;
+        let parsed = definition::read(reference, &text, kinds).map_err(|problems| problems[0].message.clone())?;
+        if let Some(problem) = parsed.diagnostics.first() {
+            return Err(format!("`{reference}` cannot be read: {problem}"));
+        }
+        Ok((parsed.definition, parsed.source))
+    }
+}
+
+/// What is said about a text.
+fn said(name: &str, text: &str) -> (String, Vec<&'static str>) {
+    match check_text(name, text, &kinds(), &Beside) {
+        Ok((checked, source)) => (report::render(&checked.warnings, &[&source], false), codes_of(&checked.warnings)),
+        Err(refused) => {
+            let sources: Vec<&Source> = refused.source.iter().collect();
+            (report::render(&refused.diagnostics, &sources, false), codes_of(&refused.diagnostics))
+        }
+    }
+}
+
+fn codes_of(problems: &[flowrun_engine::diagnostic::Diagnostic]) -> Vec<&'static str> {
+    problems.iter().map(|problem| problem.code.0).collect()
+}
+
+fn cases() -> Vec<(String, String)> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+    paths.sort();
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn every_problem_is_said_as_written_down() {
+    let update = std::env::var_os("FLOWRUN_UPDATE").is_some();
+    let mut differing = Vec::new();
+    for (name, text) in cases() {
+        let (found, codes) = said(&name, &text);
+        assert!(!codes.is_empty(), "{name}: nothing is wrong with it");
+        let expected = folder().join(&name).with_extension("txt");
+        if update {
+            fs::write(&expected, &found).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != found {
+            differing.push(format!("--- {name}\n{found}"));
+        }
+    }
+    assert!(differing.is_empty(), "FLOWRUN_UPDATE=1 writes these anew:\n{}", differing.join("\n"));
+}
+
+#[test]
+fn every_code_has_a_case() {
+    let seen: Vec<&str> = cases().iter().flat_map(|(name, text)| said(name, text).1).collect();
+    let drawn_by_models = [codes::BAD_PLAN];
+    for (code, what) in codes::ALL.iter().filter(|(code, _)| !drawn_by_models.contains(code)) {
+        assert!(seen.contains(&code.0), "no file in tests/diagnostics shows {}: {what}", code.0);
+    }
+}
+
+#[test]
+fn places_are_inside_the_file_and_every_problem_has_one() {
+    for (name, text) in cases() {
+        let Err(refused) = check_text(&name, &text, &kinds(), &Beside) else { continue };
+        for problem in refused.diagnostics {
+            let place = problem.place.unwrap_or_else(|| panic!("{name}: no place for {}", problem.message));
+            assert!(place.end <= text.len() && text.is_char_boundary(place.start), "{name}: {place:?}");
+        }
+    }
+}
