@@ -184,7 +184,7 @@ impl Source {
     }
 
     fn place_of(&self, range: Range<usize>) -> Place {
-        let start = range.start.min(self.text.len());
+        let start = self.text.floor_char_boundary(range.start);
         let line = self.lines.partition_point(|line| *line <= start) - 1;
         let column = self.text[self.lines[line]..start].chars().count() as u32 + 1;
         Place {
@@ -192,7 +192,7 @@ impl Source {
             line: line as u32 + 1,
             column,
             start,
-            end: range.end.clamp(start, self.text.len()),
+            end: self.text.ceil_char_boundary(range.end.max(start)),
         }
     }
 
