@@ -6,6 +6,7 @@
 
 mod attributes;
 mod kind;
+mod node_reader;
 mod reader;
 mod writer;
 

@@ -185,15 +185,10 @@ impl Source {
 
     fn place_of(&self, range: Range<usize>) -> Place {
         let start = self.text.floor_char_boundary(range.start);
+        let end = self.text.ceil_char_boundary(range.end.max(start));
         let line = self.lines.partition_point(|line| *line <= start) - 1;
         let column = self.text[self.lines[line]..start].chars().count() as u32 + 1;
-        Place {
-            file: self.name.clone(),
-            line: line as u32 + 1,
-            column,
-            start,
-            end: self.text.ceil_char_boundary(range.end.max(start)),
-        }
+        Place { file: self.name.clone(), line: line as u32 + 1, column, start, end }
     }
 
     fn problem(&self, code: Code, range: Range<usize>, message: String) -> Diagnostic {
@@ -274,24 +269,32 @@ impl Source {
     }
 }
 
-/// Byte offsets of characters; for ASCII they are the same numbers.
-struct Offsets(Option<Vec<usize>>, usize);
+/// Byte offsets of characters; in ASCII they are the same numbers.
+struct Offsets<'t> {
+    text: &'t str,
+    table: Option<Vec<usize>>,
+}
 
-impl Offsets {
-    fn new(text: &str) -> Self {
+impl<'t> Offsets<'t> {
+    fn new(text: &'t str) -> Self {
         let table = || text.char_indices().map(|(at, _)| at).collect();
-        Self(if text.is_ascii() { None } else { Some(table()) }, text.len())
+        Self { text, table: (!text.is_ascii()).then(table) }
     }
 
     fn byte(&self, character: usize) -> usize {
-        match &self.0 {
-            None => character.min(self.1),
-            Some(table) => table.get(character).copied().unwrap_or(self.1),
+        match &self.table {
+            None => character.min(self.text.len()),
+            Some(table) => table.get(character).copied().unwrap_or(self.text.len()),
         }
     }
 
+    /// The range of a node. The parser leaves out the bracket that closes a mapping or a list.
     fn of(&self, node: &MarkedYaml) -> Range<usize> {
-        self.byte(node.span.start.index())..self.byte(node.span.end.index())
+        let range = self.byte(node.span.start.index())..self.byte(node.span.end.index());
+        let opens = self.text[range.start..].starts_with(['{', '[']);
+        let is_collection = matches!(node.data, YamlData::Mapping(_) | YamlData::Sequence(_));
+        let closes = opens && is_collection && self.text[range.end..].starts_with(['}', ']']);
+        range.start..range.end + usize::from(closes)
     }
 }
 

@@ -214,7 +214,7 @@ fn value_begins(scene: &Scene) -> Option<Found> {
     let at = start..start + first.len_utf8();
     match first {
         '\'' | '"' if goes_on(value, first) && scene.at > start => {
-            Some(Found::new(scene.value.clone(), "the value goes on behind its closing quote", format!("put {quoted}")))
+            Some(Found::new(scene.value.clone(), "the value goes on behind its closing quote", quoted))
         }
         '*' => Some(Found::new(at, "a value that begins with `*` is an alias of YAML", quoted)),
         '&' => Some(Found::new(at, "a value that begins with `&` is an anchor of YAML", quoted)),
@@ -256,6 +256,14 @@ fn brackets(scene: &Scene) -> Option<Found> {
     let began = scene.began.filter(|_| scene.error.contains("while parsing a flow "))?;
     let open = &scene.text[began..began + 1];
     let read = &scene.text[began..scene.at.max(began)];
+    let opening = read.lines().next().unwrap_or_default();
+    if let Some(comma) = comma_of_call(opening) {
+        let at = began + comma;
+        let message = "a comma ends a value inside `{…}` and `[…]`, this one too";
+        let help = "put quotes around an expression with commas: `\"f(a, b)\"`";
+        let related = Some(("inside this", began..began + 1));
+        return Some(Found { related, ..Found::new(at..at + 1, message, help) });
+    }
     if read.contains('\n') {
         let close = if open == "{" { "}" } else { "]" };
         let message = format!("the `{open}` that begins here is never closed");
@@ -265,11 +273,6 @@ fn brackets(scene: &Scene) -> Option<Found> {
     let entry = scene.text[last..scene.at].split_once(": ").map_or(&scene.text[last..scene.at], |(_, value)| value);
     let (message, help) = if entry.trim_start().starts_with(['\'', '"']) && !read.contains('(') {
         ("the value goes on behind its closing quote", "put quotes around the whole of it: `\"'a' if x else 'b'\"`")
-    } else if read.contains('(') && read.rfind('(') > read.rfind(')') {
-        (
-            "a comma ends a value inside `{…}` and `[…]`, this one too",
-            "put quotes around an expression with commas: `\"f(a, b)\"`",
-        )
     } else {
         (
             "neither a comma nor the end of the bracket stands here",
@@ -279,6 +282,15 @@ fn brackets(scene: &Scene) -> Option<Found> {
     let mut found = Found::new(scene.at..scene.at + 1, message, help);
     found.related = Some(("inside this", began..began + 1));
     Some(found)
+}
+
+/// The first comma between round brackets.
+fn comma_of_call(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    text.char_indices().find_map(|(at, c)| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        (c == ',' && depth > 0).then_some(at)
+    })
 }
 
 /// Lines that do not fit the ones above.
