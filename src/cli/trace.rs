@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use flowrun_engine::render::clean;
 use flowrun_engine::store::{RunLog, Runs};
-use flowrun_engine::trace::{Trace, TraceStep, seconds, summary_line, thousands};
+use flowrun_engine::trace::{Trace, TraceStep, seconds, thousands};
 use serde_json::Value;
 
 use super::{RunsDir, print, refuse, width};
@@ -57,7 +57,7 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
             conversation(&log, shown, &mut text);
         }
     }
-    let _ = write!(text, "\n{}\n", summary_line(&log));
+    let _ = write!(text, "\n{}\n", log.summary_line());
     let _ =
         writeln!(text, "critical path (*): {}; most steps at once: {}", seconds(tree.critical_path_ms), tree.overlap);
     if let Some(damage) = &log.damage {
