@@ -97,7 +97,8 @@ impl Checker<'_> {
         if refused {
             let message = format!("the workflow `{reference}` does not check");
             let problem = self.error(codes::BAD_CALL, at, Part::Value, message);
-            problem.help.extend(errors.take(ERRORS_SHOWN).map(|error| error.to_string().replace("\n  help: ", "; ")));
+            let placed = errors.filter_map(|error| error.place.map(|place| (error.message, place)));
+            problem.related.extend(placed.take(ERRORS_SHOWN));
             return None;
         }
         workflow.map(|workflow| workflow.graph.clone())

@@ -87,6 +87,7 @@ impl Checker<'_> {
         self.gather(names, Some((name, node)), &uses, &mut gathered, captures);
         let work = self.work(names, name, &spec, node, path, &mut gathered, captures);
         self.shapes(names, node, path);
+        self.warn_braces(names, &spec, node, path);
         self.all_comparisons(names, &code, path);
         let (dependencies, any_of) = self.dependencies(names, name, node, gathered, path);
         code.appended = self.appended(names, node, &uses);
@@ -161,6 +162,7 @@ impl Checker<'_> {
         }
         code.fields = self.fields(spec, node, path, uses);
         self.warn_equal_samples(node, path);
+        self.warn_comments(node, path);
         if spec.work == KindWork::Expand || spec.fields.iter().any(|field| field.name == "max_steps") {
             let mut rules = ExpansionRules::new(node.limits.nodes.unwrap_or(self.limits.nodes));
             if let Some(allow) = &node.allow {

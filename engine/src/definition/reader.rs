@@ -95,7 +95,7 @@ impl Reader<'_> {
     /// Refuses a value: `key` wants something else.
     pub(super) fn wrong(&mut self, wanted: &str, value: &Value) -> &mut Diagnostic {
         let shown = match value {
-            Value::Null => "nothing".to_owned(),
+            Value::Null => "an empty value".to_owned(),
             Value::String(text) => format!("`{}`", text.chars().take(40).collect::<String>()),
             Value::Array(_) => "a list".to_owned(),
             Value::Object(_) => "a mapping".to_owned(),

@@ -134,9 +134,14 @@ impl Source {
         rest.lines().next().unwrap_or_default()
     }
 
+    /// The value at `path` as it is written, quotes included.
+    pub fn shown(&self, path: &[&str]) -> &str {
+        &self.text[self.spot(path).0.value.clone()]
+    }
+
     /// Whether the value at `path` is written without quotes and on one line.
     pub fn is_plain(&self, path: &[&str]) -> bool {
-        let raw = &self.text[self.spot(path).0.value.clone()];
+        let raw = self.shown(path);
         !raw.starts_with(['"', '\'', '|', '>']) && !raw.contains('\n')
     }
 

@@ -13,6 +13,9 @@ use crate::diagnostic::{Code, Diagnostic, codes};
 /// Doubled keys that are reported at once.
 const DUPLICATES_MAX: usize = 20;
 
+const COMMA: &str = "a comma ends a value inside `{…}` and `[…]`, this one too";
+const COMMA_HELP: &str = "put quotes around an expression with commas: `\"f(a, b)\"`";
+
 /// What was meant, found out.
 struct Found {
     at: Range<usize>,
@@ -199,6 +202,10 @@ fn characters(scene: &Scene) -> Option<Found> {
     }
     if scene.error.contains("scanning a quoted scalar") {
         let at = scene.began?;
+        let line = scene.text[..at].rfind('\n').map_or(0, |at| at + 1);
+        if let Some(comma) = comma_of_call(&scene.text[line..at]).filter(|_| scene.text[line..at].contains('{')) {
+            return Some(Found::new(line + comma..line + comma + 1, COMMA, COMMA_HELP));
+        }
         let help = "close it; a text over several lines goes under `key: |`";
         return Some(Found::new(at..at + 1, "the quote that begins here is never closed", help));
     }
@@ -259,10 +266,8 @@ fn brackets(scene: &Scene) -> Option<Found> {
     let opening = read.lines().next().unwrap_or_default();
     if let Some(comma) = comma_of_call(opening) {
         let at = began + comma;
-        let message = "a comma ends a value inside `{…}` and `[…]`, this one too";
-        let help = "put quotes around an expression with commas: `\"f(a, b)\"`";
         let related = Some(("inside this", began..began + 1));
-        return Some(Found { related, ..Found::new(at..at + 1, message, help) });
+        return Some(Found { related, ..Found::new(at..at + 1, COMMA, COMMA_HELP) });
     }
     if read.contains('\n') {
         let close = if open == "{" { "}" } else { "]" };
