@@ -43,7 +43,7 @@ fn one(problem: &Diagnostic, sources: &[&Source], renderer: &Renderer) -> String
     }
     let here = problem.place.as_ref().map(|place| &place.file);
     for (label, place) in problem.related.iter().filter(|(_, place)| Some(&place.file) != here) {
-        let at = format!("{} at {}:{}:{}", visible(label), visible(&place.file), place.line, place.column);
+        let at = format!("{}:{}:{}: {}", visible(&place.file), place.line, place.column, visible(label));
         group = group.element(Level::NOTE.message(at));
     }
     let help = problem.help.iter().map(|line| Level::HELP.message(visible(line)));

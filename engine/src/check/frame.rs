@@ -157,7 +157,7 @@ impl Checker<'_> {
             let written = tree.as_ref().and_then(Tree::constant);
             if written.is_some_and(|value| value.as_u64().is_none_or(|n| n == 0 || n > u64::from(u32::MAX))) {
                 let at: Vec<&str> = path.iter().copied().chain([key]).collect();
-                self.error(codes::WRONG_TYPE, &at, Part::Value, format!("`{key}` is a whole number from 1"));
+                self.error(codes::WRONG_TYPE, &at, Part::Value, format!("`{key}` wants a whole number from 1"));
             }
         }
         code.fields = self.fields(spec, node, path, uses);

@@ -5,17 +5,15 @@
 
 use std::ops::Range;
 
-use minijinja::machinery::ast::{BinOpKind, CallArg, CompareOpKind, Expr, Stmt, UnaryOpKind};
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt, UnaryOpKind};
 use minijinja::machinery::{Span, parse, parse_expr};
 use minijinja::syntax::SyntaxConfig;
 
 use super::filters::{FILTERS, TESTS};
-use super::help::syntax_error;
+use super::help::{filter_for, syntax_error};
+use super::rewrite::{binary, comparison, constant, raw};
 use super::{ExprError, NameUse};
 use crate::diagnostic::{codes, did_you_mean};
-
-/// The function behind every comparison.
-pub(super) const COMPARE: &str = "__compare";
 
 /// Longest expression, and longest `{{ … }}` or `{% … %}` of a template, in bytes.
 const EXPRESSION_BYTES_MAX: usize = 2_000;
@@ -107,7 +105,7 @@ impl Walk<'_> {
     fn stmt(&mut self, stmt: &Stmt) -> String {
         match stmt {
             Stmt::Template(template) => self.body(&template.children),
-            Stmt::EmitRaw(raw) => escape_raw(raw.raw),
+            Stmt::EmitRaw(raw) => raw(raw.raw),
             Stmt::EmitExpr(emit) => format!("{{{{ {} }}}}", self.expr(&emit.expr)),
             Stmt::ForLoop(each) => self.for_loop(each),
             Stmt::IfCond(cond) => {
@@ -221,7 +219,7 @@ impl Walk<'_> {
     fn unknown(&mut self, what: &str, name: &str, range: Range<usize>, known: &[&'static str]) {
         let mut problem = ExprError::new(format!("no {what} is called `{name}`"), range);
         problem.code = codes::UNKNOWN_FUNCTION;
-        let near = did_you_mean(name, known.iter().copied()).or_else(|| super::help::filter_for(name));
+        let near = did_you_mean(name, known.iter().copied()).or_else(|| filter_for(name));
         problem.help.push(match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("{what}s: {}", known.join(", ")),
@@ -264,7 +262,7 @@ impl Walk<'_> {
         match expr {
             Expr::Var(name) => self.name(name.id, Vec::new(), false, expr.span()),
             Expr::GetAttr(_) => self.attribute(expr),
-            Expr::Const(constant) => constant_text(&constant.value),
+            Expr::Const(constant) => constant(&constant.value),
             Expr::Slice(s) => {
                 let (of, from, to, step) =
                     (self.expr(&s.expr), self.optional(&s.start), self.optional(&s.stop), self.optional(&s.step));
@@ -340,7 +338,7 @@ impl Walk<'_> {
         let mut text = self.expr(at);
         for (op, right) in chain.into_iter().rev() {
             let right = self.expr(right);
-            text = binary_text(op, &text, &right);
+            text = binary(op, &text, &right);
         }
         text
     }
@@ -362,13 +360,13 @@ impl Walk<'_> {
             Expr::Var(name) if name.id == "range" => format!("range({})", self.args(&call.args)),
             Expr::Var(name) => {
                 let range = self.range(call.expr.span());
-                let message = match super::help::filter_for(name.id) {
-                    Some(_) => format!("`{}` is no function: filters take its place", name.id),
-                    None => format!("no function is called `{}`", name.id),
+                let message = match FILTERS.contains(&name.id) {
+                    true => format!("`{}` is a filter, not a function", name.id),
+                    false => format!("no function is called `{}`", name.id),
                 };
                 let mut problem = ExprError::new(message, range);
                 problem.code = codes::UNKNOWN_FUNCTION;
-                let filter = super::help::filter_for(name.id).unwrap_or("filter");
+                let filter = filter_for(name.id).unwrap_or("filter");
                 self.refuse(problem.help(format!("write `x | {filter}`; `range` is the one function")));
                 String::new()
             }
@@ -376,7 +374,7 @@ impl Walk<'_> {
                 let range = self.range(span);
                 let mut problem = ExprError::new("values have no methods", range);
                 problem.code = codes::UNKNOWN_FUNCTION;
-                let named = if let Expr::GetAttr(get) = method { super::help::filter_for(get.name) } else { None };
+                let named = if let Expr::GetAttr(get) = method { filter_for(get.name) } else { None };
                 self.refuse(problem.help(format!("filters do their work: `x | {}`", named.unwrap_or("upper"))));
                 String::new()
             }
@@ -427,75 +425,5 @@ fn leftmost<'e, 's>(expr: &'e Expr<'s>) -> &'e Expr<'s> {
             Expr::Compare(chain) => &chain.expr,
             _ => return at,
         };
-    }
-}
-
-fn binary_text(op: BinOpKind, left: &str, right: &str) -> String {
-    let operator = match op {
-        BinOpKind::Eq => return comparison(CompareOpKind::Eq, left, right),
-        BinOpKind::Ne => return comparison(CompareOpKind::Ne, left, right),
-        BinOpKind::Lt => return comparison(CompareOpKind::Lt, left, right),
-        BinOpKind::Lte => return comparison(CompareOpKind::Lte, left, right),
-        BinOpKind::Gt => return comparison(CompareOpKind::Gt, left, right),
-        BinOpKind::Gte => return comparison(CompareOpKind::Gte, left, right),
-        BinOpKind::ScAnd => "and",
-        BinOpKind::ScOr => "or",
-        BinOpKind::Add => "+",
-        BinOpKind::Sub => "-",
-        BinOpKind::Mul => "*",
-        BinOpKind::Div => "/",
-        BinOpKind::FloorDiv => "//",
-        BinOpKind::Rem => "%",
-        BinOpKind::Pow => "**",
-        BinOpKind::Concat => "~",
-        BinOpKind::In => "in",
-    };
-    format!("({left} {operator} {right})")
-}
-
-fn comparison(op: CompareOpKind, left: &str, right: &str) -> String {
-    let operator = match op {
-        CompareOpKind::Eq => "==",
-        CompareOpKind::Ne => "!=",
-        CompareOpKind::Lt => "<",
-        CompareOpKind::Lte => "<=",
-        CompareOpKind::Gt => ">",
-        CompareOpKind::Gte => ">=",
-        CompareOpKind::In => return format!("({left} in {right})"),
-        CompareOpKind::NotIn => return format!("({left} not in {right})"),
-    };
-    format!("{COMPARE}('{operator}', {left}, {right})")
-}
-
-fn constant_text(value: &minijinja::Value) -> String {
-    if value.is_none() {
-        return "none".to_owned();
-    }
-    match value.as_str() {
-        Some(text) => {
-            let escaped: String = text.chars().flat_map(escape_char).collect();
-            format!("\"{escaped}\"")
-        }
-        None => serde_json::to_string(value).unwrap_or_default(),
-    }
-}
-
-fn escape_char(c: char) -> Vec<char> {
-    match c {
-        '"' | '\\' => vec!['\\', c],
-        '\n' => vec!['\\', 'n'],
-        '\r' => vec!['\\', 'r'],
-        '\t' => vec!['\\', 't'],
-        c => vec![c],
-    }
-}
-
-/// Raw text that reads as itself when it is parsed again.
-fn escape_raw(raw: &str) -> String {
-    if raw.contains(['{', '}', '%', '#']) || raw.starts_with('\n') {
-        let literal: String = raw.chars().flat_map(escape_char).collect();
-        format!("{{{{ \"{literal}\" }}}}")
-    } else {
-        raw.to_owned()
     }
 }
