@@ -105,7 +105,7 @@ impl Walk<'_> {
     fn stmt(&mut self, stmt: &Stmt) -> String {
         match stmt {
             Stmt::Template(template) => self.body(&template.children),
-            Stmt::EmitRaw(raw) => raw(raw.raw),
+            Stmt::EmitRaw(text) => raw(text.raw),
             Stmt::EmitExpr(emit) => format!("{{{{ {} }}}}", self.expr(&emit.expr)),
             Stmt::ForLoop(each) => self.for_loop(each),
             Stmt::IfCond(cond) => {
@@ -262,7 +262,7 @@ impl Walk<'_> {
         match expr {
             Expr::Var(name) => self.name(name.id, Vec::new(), false, expr.span()),
             Expr::GetAttr(_) => self.attribute(expr),
-            Expr::Const(constant) => constant(&constant.value),
+            Expr::Const(literal) => constant(&literal.value),
             Expr::Slice(s) => {
                 let (of, from, to, step) =
                     (self.expr(&s.expr), self.optional(&s.start), self.optional(&s.stop), self.optional(&s.step));
