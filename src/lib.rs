@@ -1,1 +1,37 @@
-//! Facade.
+//! flowrun: reasoning as execution of a graph.
+//!
+//! A complex question becomes a graph of sub-questions, drawn by a language model, written in YAML or built in code; the engine
+//! schedules it, asks a model for each sub-answer as soon as what it needs is known, and gives the answer.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let flowrun = flowrun::Flowrun::builder().build();
+//! let workflow = flowrun.load("hello.yaml")?;
+//! let outcome = flowrun.run(&workflow, serde_json::json!({"name": "Ada"}), Default::default()).await?;
+//! println!("{}", outcome.output.unwrap_or_default());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Flowrun`] is the entry. [`Node`] is what a kind of node implements, [`Model`] what a language model does, [`Observer`] what
+//! watches a run.
+
+#[doc(hidden)]
+pub mod cli;
+mod configuration;
+mod library;
+mod program;
+
+pub use flowrun_engine::check::Checked;
+pub use flowrun_engine::definition::{FieldFormat, FieldSpec, KindSpec, NodeDef, WorkflowDef};
+pub use flowrun_engine::diagnostic::{Diagnostic, Place, Severity};
+pub use flowrun_engine::event::{Event, Outcome, Record, Status, Usage};
+pub use flowrun_engine::failure::{ErrorClass, StepError};
+pub use flowrun_engine::graph::Workflow;
+pub use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output};
+pub use flowrun_engine::observer::{Observer, Observers};
+pub use flowrun_engine::run::{RunOptions, RunOutcome, StartError};
+pub use flowrun_nodes::model::{CallContext, Secret};
+pub use flowrun_nodes::{ChatReply, ChatRequest, Message, Model, Models, Role};
+pub use library::WORKFLOWS;
+pub use program::{Builder, Flowrun, LoadError, RunError, records};

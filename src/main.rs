@@ -1,2 +1,7 @@
-//! CLI.
-fn main() {}
+//! The `flowrun` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flowrun::cli::main()
+}

@@ -28,6 +28,7 @@ pub mod render;
 pub mod trace;
 
 pub mod node;
+pub mod observer;
 pub mod run;
 pub mod store;
 

@@ -1,1 +1,128 @@
-//! render.
+//! A graph as people see it: boxes and lines in a terminal where they fit, an indented list where they do not.
+
+use std::fmt::Write;
+
+use ascii_dag::RenderOptions;
+
+use crate::definition::NodeDef;
+use crate::graph::{DependencyMode, Graph, Node, Work};
+
+/// Most nodes that are drawn as boxes.
+const BOXES_MAX: usize = 40;
+/// Most nodes that are listed.
+const LINES_MAX: usize = 500;
+
+/// Draws a graph, at most `width` characters wide.
+pub fn graph(graph: &Graph, width: usize) -> String {
+    let boxes = if graph.nodes().len() <= BOXES_MAX { draw(graph) } else { String::new() };
+    let fits = !boxes.is_empty() && boxes.lines().all(|line| line.trim_end().chars().count() <= width);
+    let mut text = if fits { boxes } else { String::new() };
+    list(graph, if fits { Detail::Conditions } else { Detail::Everything }, 0, &mut text);
+    text
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Detail {
+    /// Only what boxes do not show.
+    Conditions,
+    /// Sources too.
+    Everything,
+}
+
+fn draw(graph: &Graph) -> String {
+    let labels: Vec<String> = graph.nodes().iter().map(|node| clean(&node.name)).collect();
+    let ids: Vec<(usize, &str)> = labels.iter().enumerate().map(|(index, label)| (index, label.as_str())).collect();
+    let edges: Vec<(usize, usize)> = graph
+        .nodes()
+        .iter()
+        .enumerate()
+        .flat_map(|(to, node)| node.dependencies.iter().map(move |dependency| (dependency.source.index(), to)))
+        .collect();
+    let drawn = ascii_dag::Graph::from_edges(&ids, &edges);
+    let text = drawn.compute_layout().render_string(&RenderOptions::plain());
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines.iter().fold(String::new(), |text, line| text + line + "\n")
+}
+
+fn list(graph: &Graph, detail: Detail, depth: usize, text: &mut String) {
+    for (shown, node) in graph.nodes().iter().enumerate() {
+        if shown == LINES_MAX {
+            let _ = writeln!(text, "{}… and {} more", "  ".repeat(depth), graph.nodes().len() - shown);
+            return;
+        }
+        let notes = notes(graph, node, detail);
+        let inner = match &node.work {
+            Work::Group(body) | Work::Call(body) => Some(body),
+            _ => None,
+        };
+        if detail == Detail::Everything || !notes.is_empty() || inner.is_some() {
+            let kind = &node.code.kind;
+            let line = format!("{}{} ({kind}) {}", "  ".repeat(depth + 1), clean(&node.name), notes.join("; "));
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+        if let Some(body) = inner.filter(|_| depth < 8) {
+            list(body, Detail::Everything, depth + 1, text);
+        }
+    }
+}
+
+fn notes(graph: &Graph, node: &Node, detail: Detail) -> Vec<String> {
+    let source = |tree: &Option<crate::expr::Tree>| {
+        tree.as_ref()
+            .map(|tree| tree.leaves().iter().map(|(_, leaf)| clean(leaf.text())).collect::<Vec<_>>().join(", "))
+    };
+    let mut notes = Vec::new();
+    notes.extend(source(&node.code.guard).map(|when| format!("when {when}")));
+    notes.extend(source(&node.code.items).map(|list| format!("for each of {list}")));
+    notes.extend(node.samples.map(|_| "several samples".to_owned()));
+    notes.extend(node.any_of.as_ref().map(|_| "joins any".to_owned()));
+    if detail == Detail::Everything {
+        let names = |wanted: &[DependencyMode]| -> Vec<String> {
+            let of = node.dependencies.iter().filter(|dependency| wanted.contains(&dependency.mode));
+            of.map(|dependency| clean(&graph.node(dependency.source).name)).collect()
+        };
+        let (required, optional) =
+            (names(&[DependencyMode::Required]), names(&[DependencyMode::Optional, DependencyMode::Waits]));
+        notes.extend((!required.is_empty()).then(|| format!("← {}", required.join(", "))));
+        notes.extend((!optional.is_empty()).then(|| format!("← {} (if there)", optional.join(", "))));
+    }
+    notes
+}
+
+/// What a definition's node asks, in one line.
+pub fn asks(node: &NodeDef) -> Option<String> {
+    let text = ["ask", "prompt", "calc", "value"].iter().find_map(|key| node.fields.get(*key))?;
+    let text = text.as_str().map_or_else(|| text.to_string(), str::to_owned);
+    Some(clean(text.lines().next().unwrap_or_default()))
+}
+
+/// Names and texts may come from a model: nothing of them reaches the terminal but visible characters.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Dependency;
+    use crate::id::NodeIndex;
+
+    fn fan(n: u32) -> Graph {
+        let required = |source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
+        let mut nodes = vec![Node::new("start", Work::Leaf)];
+        nodes.extend(
+            (1..n).map(|i| Node { dependencies: vec![required(0)], ..Node::new(&format!("n{i}"), Work::Leaf) }),
+        );
+        Graph::build(nodes).expect("acyclic")
+    }
+
+    #[test]
+    fn small_graphs_are_boxes_and_large_ones_lists() {
+        let small = graph(&fan(3), 80);
+        assert!(small.contains("[start]") && small.contains("[n2]"), "{small}");
+        assert!(graph(&fan(3), 10).contains("← start"));
+        let large = graph(&fan(20_000), 80);
+        assert!(large.contains("and 19500 more") && large.lines().count() < 600);
+        assert_eq!(clean("a\u{1b}[31m"), "a [31m");
+    }
+}

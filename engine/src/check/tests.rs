@@ -340,7 +340,6 @@ fn checks_20_000_nodes_in_a_second() {
 
 /// Files that are nearly right, cut and changed at random: whatever they say, nothing panics and every place is in the file.
 #[test]
-#[ignore = "fails: `Source::place_of` cuts inside a character of a folded text"]
 fn broken_files_never_panic() {
     let texts = [
         "flowrun: 1\ninputs:\n  q: string = ä\nnodes:\n  a:\n    prompt: |\n      Ünï {{ q }} — {% for x in b %}{{ x.y }}{% endfor %}\n  b: {for_each: [q, 'a | lines'], ask: \"Ist {item} „{a}“? \\u00e4\", schema: [string]}\noutput: {x: b, y: 'a ~ \"é\"'}\n",

@@ -349,3 +349,47 @@ impl Reader<'_> {
         parsed
     }
 }
+
+/// What a user's `flowrun.yaml` configures.
+#[derive(Debug, Default)]
+pub struct Configuration {
+    /// Models by alias.
+    pub models: indexmap::IndexMap<String, ModelDef>,
+    /// Most leaf steps at once.
+    pub max_parallel: Option<u32>,
+    /// Where runs are recorded.
+    pub runs_dir: Option<String>,
+}
+
+/// Reads a `flowrun.yaml`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, (Vec<Diagnostic>, Option<Source>)> {
+    let (source, data) =
+        Source::parse(name, text).map_err(|problems| (problems, Some(Source::unparsed(name, text))))?;
+    let kinds = BTreeMap::new();
+    let mut reader = Reader { source, kinds: &kinds, path: Vec::new(), problems: Vec::new() };
+    let mut configuration = Configuration::default();
+    let top = if data.is_null() { Map::new() } else { reader.map(data) };
+    for (key, value) in top {
+        reader.path.push(key.clone());
+        match key.as_str() {
+            "models" => {
+                for (alias, value) in reader.map(value) {
+                    let model = reader.at(&alias, |r| r.model(value));
+                    configuration.models.insert(alias, model);
+                }
+            }
+            "max_parallel" => configuration.max_parallel = reader.count(&value).map(|n| n.clamp(1, 10_000) as u32),
+            "runs_dir" => configuration.runs_dir = reader.text(&value),
+            _ => {
+                reader.path.pop();
+                reader.unknown_key(&key, &["models", "max_parallel", "runs_dir"]);
+                reader.path.push(key);
+            }
+        }
+        reader.path.pop();
+    }
+    if reader.problems.is_empty() { Ok(configuration) } else { Err((reader.problems, Some(reader.source))) }
+}

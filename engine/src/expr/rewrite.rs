@@ -1,9 +1,8 @@
-//! Pieces of a text written anew: operators in parentheses, comparisons as calls, texts escaped.
+//! The second text of an expression or template: comparisons as calls, constants and raw text that read as themselves.
 
 use minijinja::machinery::ast::{BinOpKind, CompareOpKind};
 
-/// The function behind every comparison.
-pub(super) const COMPARE: &str = "__compare";
+use super::walk::COMPARE;
 
 pub(super) fn binary(op: BinOpKind, left: &str, right: &str) -> String {
     let operator = match op {

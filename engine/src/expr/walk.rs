@@ -11,9 +11,12 @@ use minijinja::syntax::SyntaxConfig;
 
 use super::filters::{FILTERS, TESTS};
 use super::help::{filter_for, syntax_error};
-use super::rewrite::{binary, comparison, constant, raw};
+use super::rewrite;
 use super::{ExprError, NameUse};
 use crate::diagnostic::{codes, did_you_mean};
+
+/// The function behind every comparison.
+pub(super) const COMPARE: &str = "__compare";
 
 /// Longest expression, and longest `{{ … }}` or `{% … %}` of a template, in bytes.
 const EXPRESSION_BYTES_MAX: usize = 2_000;
@@ -105,7 +108,7 @@ impl Walk<'_> {
     fn stmt(&mut self, stmt: &Stmt) -> String {
         match stmt {
             Stmt::Template(template) => self.body(&template.children),
-            Stmt::EmitRaw(text) => raw(text.raw),
+            Stmt::EmitRaw(raw) => rewrite::raw(raw.raw),
             Stmt::EmitExpr(emit) => format!("{{{{ {} }}}}", self.expr(&emit.expr)),
             Stmt::ForLoop(each) => self.for_loop(each),
             Stmt::IfCond(cond) => {
@@ -262,7 +265,7 @@ impl Walk<'_> {
         match expr {
             Expr::Var(name) => self.name(name.id, Vec::new(), false, expr.span()),
             Expr::GetAttr(_) => self.attribute(expr),
-            Expr::Const(literal) => constant(&literal.value),
+            Expr::Const(constant) => rewrite::constant(&constant.value),
             Expr::Slice(s) => {
                 let (of, from, to, step) =
                     (self.expr(&s.expr), self.optional(&s.start), self.optional(&s.stop), self.optional(&s.step));
@@ -279,7 +282,7 @@ impl Walk<'_> {
                 let mut parts = Vec::new();
                 for step in &chain.ops {
                     let right = self.expr(&step.expr);
-                    parts.push(comparison(step.op, &left, &right));
+                    parts.push(rewrite::comparison(step.op, &left, &right));
                     left = right;
                 }
                 format!("({})", parts.join(" and "))
@@ -338,7 +341,7 @@ impl Walk<'_> {
         let mut text = self.expr(at);
         for (op, right) in chain.into_iter().rev() {
             let right = self.expr(right);
-            text = binary(op, &text, &right);
+            text = rewrite::binary(op, &text, &right);
         }
         text
     }

@@ -5,7 +5,6 @@
 
 mod drive;
 mod evaluate;
-mod observer;
 mod values;
 
 use std::sync::Arc;
@@ -13,9 +12,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::observer::{Observer, Observers};
 use drive::Driver;
-pub use evaluate::REPAIR_TURNS;
-pub use observer::{Observer, Observers};
 
 use crate::diagnostic::did_you_mean;
 use crate::event::{Bound, Status, Usage};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::observer::Observers;
 use crate::expr::Datum;
 use crate::failure::StepError;
 use crate::id::ValueHash;
+use crate::observer::Observers;
 
 /// Values by hash. Whatever is stored is announced to the observers before a record mentions it.
 pub(super) struct Values {

@@ -1,0 +1,213 @@
+//! The JSON form of the log: one object a line, versioned.
+//!
+//! `{"v":1,"seq":7,"ms":12,"step":"facts[2]","type":"started","attempt":1,"input":"<hash>"}`. Values stand in a file of their own,
+//! by hash. The reader is for views: it keeps what it does not know and reports a line that was cut off.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{Decision, Event, Outcome, Record, SkipReason};
+use crate::id::StepId;
+
+/// Version of the form.
+const VERSION: u64 = 1;
+
+/// Turns records into JSON. It remembers the paths of steps, because some events name other steps.
+#[derive(Debug, Default)]
+pub struct Writer {
+    paths: BTreeMap<StepId, Arc<str>>,
+}
+
+impl Writer {
+    /// The JSON of the next record of a log. Records come in order.
+    pub fn json(&mut self, record: &Record) -> Value {
+        if let Some(step) = record.event.step() {
+            self.paths.entry(step).or_insert_with(|| record.path.clone());
+        }
+        let mut line = Map::new();
+        line.insert("v".into(), json!(VERSION));
+        line.insert("seq".into(), json!(record.sequence));
+        line.insert("ms".into(), json!(record.time_ms));
+        if record.event.step().is_some() {
+            line.insert("step".into(), json!(&*record.path));
+        }
+        let (kind, fields) = self.fields(&record.event);
+        line.insert("type".into(), json!(kind));
+        if let Value::Object(fields) = fields {
+            line.extend(fields.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        Value::Object(line)
+    }
+
+    fn path(&self, step: StepId) -> Value {
+        json!(self.paths.get(&step).map_or("", |path| path))
+    }
+
+    fn fields(&self, event: &Event) -> (&'static str, Value) {
+        match event {
+            Event::RunStarted(run) => {
+                let limits = &run.limits;
+                let value = json!({
+                    "semantics": run.semantics, "workflow": run.workflow, "inputs": run.inputs, "max_parallel": run.max_parallel,
+                    "calls_max": run.calls_max,
+                    "limits": {"steps": limits.steps, "items": limits.items, "depth": limits.depth, "nodes": limits.nodes,
+                        "output": limits.output_bytes},
+                });
+                ("run_started", value)
+            }
+            Event::Decided { field, decision, .. } => {
+                let mut value = decision_json(decision);
+                value["field"] = json!(field);
+                ("decided", value)
+            }
+            Event::Settled { attempt, result, usage, provenance, .. } => {
+                let (value, error) = (result.as_ref().ok(), result.as_ref().err());
+                (
+                    "settled",
+                    json!({"attempt": attempt, "value": value, "error": error, "usage": usage, "provenance": provenance}),
+                )
+            }
+            Event::Timer { attempt, timer, .. } => ("timer", json!({"attempt": attempt, "timer": timer})),
+            Event::Cancel => ("cancel", Value::Null),
+            Event::Ready { .. } => ("ready", Value::Null),
+            Event::Started { attempt, input, .. } => ("started", json!({"attempt": attempt, "input": input})),
+            Event::Backoff { attempt, delay_ms, error, .. } => {
+                ("backoff", json!({"attempt": attempt, "delay_ms": delay_ms, "error": error}))
+            }
+            Event::FrameOpened { graph, children, .. } => {
+                ("frame_opened", json!({"graph": graph, "children": children}))
+            }
+            Event::Ended { outcome, .. } => ("ended", self.outcome(outcome)),
+            Event::RunEnded(run) => {
+                let failed = run.failed_step.map(|step| self.path(step));
+                let value = json!({
+                    "status": run.status, "output": run.output, "error": run.error, "failed_step": failed, "bound": run.bound,
+                    "usage": run.usage,
+                });
+                ("run_ended", value)
+            }
+        }
+    }
+
+    fn outcome(&self, outcome: &Outcome) -> Value {
+        match outcome {
+            Outcome::Succeeded { value, recovered } => {
+                json!({"state": "succeeded", "value": value, "recovered": recovered})
+            }
+            Outcome::Failed { error, tolerated } => json!({"state": "failed", "error": error, "tolerated": tolerated}),
+            Outcome::Skipped(reason) => {
+                let (why, step) = match reason {
+                    SkipReason::Requires(step) => ("requires", Some(self.path(*step))),
+                    SkipReason::NoneOf => ("none_of", None),
+                    SkipReason::Guard => ("guard", None),
+                    SkipReason::OutputRequires(step) => ("output_requires", Some(self.path(*step))),
+                };
+                json!({"state": "skipped", "reason": why, "source": step})
+            }
+            Outcome::Cancelled => json!({"state": "cancelled"}),
+        }
+    }
+}
+
+fn decision_json(decision: &Decision) -> Value {
+    match decision {
+        Decision::Guard(holds) => json!({"holds": holds}),
+        Decision::Counts { samples, max_parallel } => json!({"samples": samples, "max_parallel": max_parallel}),
+        Decision::Items { list, count } => json!({"list": list, "count": count}),
+        Decision::Input { hash, calls } => json!({"input": hash, "calls": calls}),
+        Decision::Graph { plan, graph } => json!({"plan": plan, "graph": graph.hash}),
+        Decision::Value(value) => json!({"value": value}),
+        Decision::Failed(error) => json!({"error": error}),
+    }
+}
+
+/// One line of a log as views read it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logged {
+    /// Position in the log.
+    pub sequence: u64,
+    /// Milliseconds since the run started.
+    pub time_ms: u64,
+    /// Path of the step; empty for the run.
+    pub step: String,
+    /// The type word, such as `started`.
+    pub kind: String,
+    /// The whole line.
+    pub line: Value,
+}
+
+impl Logged {
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// If it is cut off, or of a version that this program does not read.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        let line: Value =
+            serde_json::from_str(line).map_err(|error| format!("a line of the log cannot be read: {error}"))?;
+        if line["v"].as_u64() != Some(VERSION) {
+            return Err(format!("the log is of version {}; this program reads version {VERSION}", line["v"]));
+        }
+        let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            sequence: line["seq"].as_u64().unwrap_or_default(),
+            time_ms: line["ms"].as_u64().unwrap_or_default(),
+            step: text("step"),
+            kind: text("type"),
+            line,
+        })
+    }
+
+    /// A text field of the line.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.line.get(key)?.as_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Status, Usage};
+    use crate::failure::StepError;
+    use crate::id::ValueHash;
+
+    fn record(sequence: u64, path: &str, event: Event) -> Record {
+        Record { sequence, time_ms: 10 * sequence, path: path.into(), event }
+    }
+
+    #[test]
+    fn a_log_reads_as_it_was_written() {
+        let value = ValueHash::of(&json!("x"));
+        let mut writer = Writer::default();
+        let skipped = Outcome::Skipped(SkipReason::Requires(StepId(1)));
+        let error = StepError::terminal("panic", "oh");
+        let ended = crate::event::RunEnded {
+            status: Status::Failed,
+            output: None,
+            error: Some(error.clone()),
+            failed_step: Some(StepId(1)),
+            bound: None,
+            usage: Usage { calls: 1, prompt_tokens: 2, completion_tokens: 3 },
+        };
+        let records = [
+            record(0, "a", Event::Started { step: StepId(1), attempt: 1, input: Some(value) }),
+            record(1, "a", Event::Ended { step: StepId(1), outcome: Outcome::Failed { error, tolerated: true } }),
+            record(2, "b[0]", Event::Ended { step: StepId(2), outcome: skipped }),
+            record(3, "", Event::RunEnded(Box::new(ended))),
+        ];
+        let logged: Vec<Logged> =
+            records.iter().map(|record| Logged::parse(&writer.json(record).to_string()).unwrap()).collect();
+        assert_eq!((logged[0].kind.as_str(), logged[0].text("input")), ("started", Some(value.to_string().as_str())));
+        assert_eq!(logged[1].line["error"], json!({"code": "panic", "class": "terminal", "message": "oh"}));
+        assert_eq!(
+            (logged[2].step.as_str(), logged[2].text("reason"), logged[2].text("source")),
+            ("b[0]", Some("requires"), Some("a"))
+        );
+        assert_eq!(
+            (logged[3].text("status"), logged[3].text("failed_step"), logged[3].time_ms),
+            (Some("failed"), Some("a"), 30)
+        );
+        assert!(Logged::parse(r#"{"v":2}"#).is_err() && Logged::parse(r#"{"v":1,"se"#).is_err());
+    }
+}

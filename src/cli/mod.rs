@@ -1,0 +1,228 @@
+//! The command line: one file per command. Answers go to standard output, everything else to standard error.
+
+mod check;
+mod draw;
+mod library;
+mod models;
+mod progress;
+mod report;
+mod run;
+mod trace;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+/// Wrong usage, or a file that does not check.
+const REFUSED: u8 = 2;
+
+/// Reasoning as execution of a graph: a question becomes a graph of sub-questions that a language model answers.
+#[derive(Debug, Parser)]
+#[command(name = "flowrun", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  flowrun ask \"Which is older, the Eiffel Tower or the Empire State Building, and by how many years?\"
+  flowrun run @self-consistency --input question=\"What is 17 * 23?\" --input n=7
+  flowrun run my.yaml --input-file inputs.yaml --json
+  flowrun check my.yaml && flowrun graph my.yaml
+  flowrun trace last --prompts
+
+Exit codes: 0 success, 1 failed, 2 wrong usage or a file that does not check, 3 a budget or limit was used up, 4 cancelled.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer a question: `run @question-graph --input question=…`
+    Ask {
+        /// The question
+        question: String,
+        #[command(flatten)]
+        options: RunArgs,
+    },
+    /// Run a workflow
+    Run {
+        /// A file, `-` for standard input, or `@NAME` of the library
+        workflow: String,
+        #[command(flatten)]
+        options: RunArgs,
+    },
+    /// Check workflow files; warnings are shown and accepted
+    Check {
+        /// Files, `-` or `@NAME`
+        #[arg(required = true)]
+        files: Vec<String>,
+        /// How problems are shown: for people, or one JSON object a line for editors
+        #[arg(long, value_enum, default_value = "text")]
+        format: check::Format,
+    },
+    /// Draw a workflow in the terminal
+    Graph {
+        /// A file, `-` or `@NAME`
+        workflow: String,
+    },
+    /// Show how a run went
+    Trace {
+        /// `last`, or a run's id or its unique beginning
+        #[arg(default_value = "last")]
+        run: String,
+        /// Only this step and what is below it
+        step: Option<String>,
+        /// A tree for people, or the log as it is
+        #[arg(long, value_enum, default_value = "tree")]
+        format: trace::Format,
+        /// Show prompts and replies too
+        #[arg(long)]
+        prompts: bool,
+        #[command(flatten)]
+        place: RunsDir,
+    },
+    /// List recorded runs
+    Runs {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: RunsDir,
+    },
+    /// List the workflows of the library
+    List,
+    /// Print a workflow of the library
+    Show {
+        /// `@NAME`
+        name: String,
+    },
+    /// Show which models are configured, and try each
+    Models {
+        /// Try this one: an alias, `openai:NAME` or `scripted:FILE`
+        #[arg(long)]
+        model: Option<String>,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Options of `ask` and `run`.
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// An input: texts as they are, other types as JSON
+    #[arg(long, value_name = "NAME=VALUE")]
+    input: Vec<String>,
+    /// Inputs from a JSON or YAML file
+    #[arg(long, value_name = "FILE")]
+    input_file: Option<PathBuf>,
+    /// The default model: an alias of flowrun.yaml, `openai:NAME` or `scripted:FILE`
+    #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
+    model: Option<String>,
+    /// Most steps that run at once [default: 16]
+    #[arg(long, value_name = "N")]
+    max_parallel: Option<u32>,
+    /// Most model calls of the run
+    #[arg(long, value_name = "N")]
+    max_calls: Option<u64>,
+    /// Nothing but errors on standard error
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print one JSON object about the run instead of the answer
+    #[arg(long)]
+    json: bool,
+    /// Write the plan that a model drew as a workflow file
+    #[arg(long, value_name = "FILE")]
+    save_plan: Option<PathBuf>,
+    /// Record nothing
+    #[arg(long)]
+    no_record: bool,
+    #[command(flatten)]
+    place: RunsDir,
+}
+
+/// Where runs are recorded.
+#[derive(Args, Debug)]
+struct RunsDir {
+    /// Where runs are recorded [default: .flowrun/runs]
+    #[arg(long, value_name = "DIR")]
+    runs_dir: Option<PathBuf>,
+}
+
+impl RunsDir {
+    fn path(&self, configured: Option<&str>) -> PathBuf {
+        let configured = || configured.map_or_else(|| PathBuf::from(".flowrun/runs"), PathBuf::from);
+        self.runs_dir.clone().unwrap_or_else(configured)
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::builder().with_default_directive(tracing::Level::ERROR.into());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);
+    let _already_set = subscriber.try_init();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&format!("the runtime cannot start: {error}")),
+    };
+    let task = runtime.spawn(dispatch(cli.command));
+    let code = runtime.block_on(task).unwrap_or_else(|error| refuse(&format!("BUG: {error}")));
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(command: Command) -> ExitCode {
+    match command {
+        Command::Ask { question, mut options } => {
+            options.input.insert(0, format!("question={question}"));
+            run::run("@question-graph", options).await
+        }
+        Command::Run { workflow, options } => run::run(&workflow, options).await,
+        Command::Check { files, format } => check::check(&files, format),
+        Command::Graph { workflow } => draw::draw(&workflow),
+        Command::Trace { run, step, format, prompts, place } => {
+            trace::trace(&run, step.as_deref(), format, prompts, &place)
+        }
+        Command::Runs { json, place } => trace::runs(json, &place),
+        Command::List => library::list(),
+        Command::Show { name } => library::show(&name),
+        Command::Models { model } => models::models(model.as_deref()).await,
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "flowrun", &mut text);
+            print(&String::from_utf8_lossy(&text))
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has gone away is no error.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => refuse(&format!("standard output: {error}")),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Writes a line to standard error.
+fn say(text: &str) {
+    // Without anybody to read it there is nothing left to say.
+    let _gone = writeln!(anstream::stderr(), "{text}");
+}
+
+fn refuse(message: &str) -> ExitCode {
+    say(&format!("error: {message}"));
+    ExitCode::from(REFUSED)
+}
+
+/// Width of the terminal, or 100.
+fn width() -> usize {
+    std::env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok())
+        .filter(|columns| *columns >= 20)
+        .unwrap_or(100)
+}

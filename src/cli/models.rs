@@ -1,0 +1,58 @@
+//! `flowrun models`: what is configured, and whether it answers. Keys are never shown.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use flowrun_engine::node::ModelChoice;
+use flowrun_nodes::model::CallContext;
+use flowrun_nodes::{ChatRequest, Message, Role};
+use serde_json::json;
+
+use super::{REFUSED, print, refuse, say};
+use crate::configuration;
+
+pub(super) async fn models(wanted: Option<&str>) -> ExitCode {
+    let configured = match configuration::models(wanted).await {
+        Ok(configured) => configured,
+        Err(problem) => return refuse(&problem),
+    };
+    if let Some(notice) = &configured.notice {
+        say(notice);
+    }
+    let aliases = configured.models.aliases();
+    if aliases.is_empty() {
+        return refuse(configuration::WAYS);
+    }
+    let mut silent = 0;
+    for alias in aliases {
+        let choice = ModelChoice { alias: Some(alias.clone()), declared: None };
+        let line = match configured.models.resolve(&choice) {
+            Ok(resolved) => match round_trip(&resolved).await {
+                Ok(answer) => format!("{alias:<12} {}: {answer}", resolved.model.name()),
+                Err(problem) => {
+                    silent += 1;
+                    format!("{alias:<12} {}: FAILED: {problem}", resolved.model.name())
+                }
+            },
+            Err(problem) => {
+                silent += 1;
+                format!("{alias:<12} FAILED: {}", problem.message)
+            }
+        };
+        print(&format!("{line}\n"));
+    }
+    if silent > 0 { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+}
+
+async fn round_trip(resolved: &flowrun_nodes::model::Resolved) -> Result<String, String> {
+    let mut params = resolved.params.clone();
+    params.insert("max_tokens".to_owned(), json!(16));
+    let messages = vec![Message::new(Role::User, "Say the word hello and nothing else.")];
+    let request = ChatRequest { messages, params, json_schema: None };
+    let started = Instant::now();
+    let reply =
+        tokio::time::timeout(Duration::from_secs(60), resolved.model.chat(&request, &CallContext::default())).await;
+    let reply = reply.map_err(|_| "no answer within 60 s".to_owned())?.map_err(|error| error.message)?;
+    let said: String = flowrun_engine::render::clean(reply.text.trim()).chars().take(40).collect();
+    Ok(format!("answers in {:.1} s (\"{said}\")", started.elapsed().as_secs_f64()))
+}

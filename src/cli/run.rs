@@ -1,0 +1,234 @@
+//! `flowrun run` and `flowrun ask`.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use flowrun_engine::definition::WorkflowDef;
+use flowrun_engine::dialect::Plan;
+use flowrun_engine::event::{Decision, Event, Record, Status};
+use flowrun_engine::expr::Datum;
+use flowrun_engine::graph::Workflow;
+use flowrun_engine::id::ValueHash;
+use flowrun_engine::observer::Observer;
+use flowrun_engine::run::{RunOptions, RunOutcome};
+use flowrun_engine::store::{Recording, RunIdentity, Runs};
+use flowrun_engine::trace::{Trace, seconds, thousands};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::progress::Progress;
+use super::{RunArgs, check, print, refuse, say};
+use crate::{Flowrun, configuration};
+
+pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
+    let configured = match configuration::models(args.model.as_deref()).await {
+        Ok(configured) => configured,
+        Err(problem) => return refuse(&problem),
+    };
+    let models = configured.models;
+    let bare = Flowrun::builder().build();
+    let workflow = match check::load(&bare, reference) {
+        Ok(workflow) => workflow,
+        Err(code) => return code,
+    };
+    let inputs = match inputs(&workflow, &args) {
+        Ok(inputs) => inputs,
+        Err(problem) => return refuse(&problem),
+    };
+    if configuration::lacks_model(&workflow.definition, &models) {
+        return refuse(configuration::WAYS);
+    }
+    let flowrun = Flowrun::builder().models(models).build();
+    if let Some(notice) = configured.notice.filter(|_| !args.quiet) {
+        say(&notice);
+    }
+    let id = run_id();
+    let runs_dir = args.place.path(configured.file.runs_dir.as_deref());
+    let mut options = RunOptions { calls_max: args.max_calls, cancel: on_interrupt(), ..RunOptions::default() };
+    options.max_parallel = args.max_parallel.or(configured.file.max_parallel).unwrap_or(options.max_parallel).max(1);
+    let recording = match begin_recording(&args, &runs_dir, &id, &workflow) {
+        Ok(recording) => recording,
+        Err(problem) => return refuse(&problem),
+    };
+    if let Some(recording) = &recording {
+        options.observers.add(recording.clone());
+    }
+    if !args.quiet {
+        options.observers.add(Arc::new(Progress::new()));
+    }
+    let plans = Arc::new(Plans::default());
+    if args.save_plan.is_some() {
+        options.observers.add(plans.clone());
+    }
+    let outcome = match flowrun.run(&workflow, Value::Object(inputs), options).await {
+        Ok(outcome) => outcome,
+        Err(problem) => return refuse(&format!("{problem}\nhelp: {}", usage(&workflow))),
+    };
+    if let Some(path) = &args.save_plan {
+        save_plan(path, &plans);
+    }
+    let recorded = recording.map(|recording| recording.finish().map_err(|error| error.to_string()));
+    if let Some(Err(problem)) = &recorded {
+        say(&format!("warning: the run could not be recorded: {problem}"));
+    }
+    conclude(&id, &outcome, &args, recorded.is_some_and(|recorded| recorded.is_ok()).then_some(&runs_dir))
+}
+
+/// Inputs from the file and the flags; flags win.
+fn inputs(workflow: &Workflow, args: &RunArgs) -> Result<Map<String, Value>, String> {
+    let mut inputs = Map::new();
+    if let Some(path) = &args.input_file {
+        let shown = path.display();
+        let text = fs::read_to_string(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
+        let value: Value = serde_yaml::from_str(&text).map_err(|error| format!("`{shown}`: {error}"))?;
+        match value {
+            Value::Object(map) => inputs = map,
+            _ => return Err(format!("`{shown}` is not a mapping of inputs")),
+        }
+    }
+    for pair in &args.input {
+        let Some((name, text)) = pair.split_once('=') else {
+            return Err(format!("`--input {pair}`: an input is written NAME=VALUE"));
+        };
+        let declared = workflow.graph.inputs.as_ref().and_then(|inputs| inputs.get(name));
+        let takes_text = declared.is_none_or(|input| input.schema.validate(&Value::String(text.to_owned())).is_ok());
+        let value = match serde_json::from_str(text) {
+            _ if takes_text => Value::String(text.to_owned()),
+            Ok(value) => value,
+            Err(_) => Value::String(text.to_owned()),
+        };
+        inputs.insert(name.to_owned(), value);
+    }
+    Ok(inputs)
+}
+
+/// How the inputs of a workflow are written.
+fn usage(workflow: &Workflow) -> String {
+    let inputs = workflow.graph.inputs.iter().flatten().map(|(name, input)| {
+        let optional = if input.default.is_some() { " (optional)" } else { "" };
+        format!("--input {name}={}{optional}", input.schema.describe())
+    });
+    format!("`{}` takes {}", workflow.name, inputs.collect::<Vec<_>>().join(" "))
+}
+
+fn begin_recording(
+    args: &RunArgs,
+    runs_dir: &Path,
+    id: &str,
+    workflow: &Workflow,
+) -> Result<Option<Arc<Recording>>, String> {
+    if args.no_record {
+        return Ok(None);
+    }
+    let identity = RunIdentity {
+        id: id.to_owned(),
+        workflow: workflow.name.clone(),
+        started: jiff::Timestamp::now()
+            .round(jiff::Unit::Second)
+            .unwrap_or_else(|_| jiff::Timestamp::now())
+            .to_string(),
+        definition: workflow.definition.to_yaml(),
+    };
+    let recording = Recording::begin(runs_dir, &identity);
+    let failed = |error| {
+        format!("the run cannot be recorded in `{}`: {error}; use --no-record or --runs-dir", runs_dir.display())
+    };
+    recording.map(|recording| Some(Arc::new(recording))).map_err(failed)
+}
+
+/// Sortable by time, unique on this machine.
+fn run_id() -> String {
+    let now = jiff::Timestamp::now();
+    let stamp = now.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S");
+    let mix = now.as_nanosecond() as u64 ^ u64::from(std::process::id()) << 32;
+    format!("{stamp}-{:06x}", (mix.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40))
+}
+
+/// Ctrl-C: the first cancels the run, the second ends the process at once.
+fn on_interrupt() -> CancellationToken {
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            say("cancelling; press Ctrl-C again to stop at once");
+            cancel.cancel();
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(130);
+            }
+        }
+    });
+    token
+}
+
+fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, recorded_in: Option<&std::path::PathBuf>) -> ExitCode {
+    if args.json {
+        let events = recorded_in.and_then(|dir| Runs::open(dir).load(id, false).ok()).map(|log| log.events);
+        let critical_path_ms = events.map(|events| Trace::new(&events).critical_path_ms);
+        let object = json!({
+            "run": id, "status": outcome.status.word(), "output": outcome.output, "error": outcome.error, "usage": outcome.usage,
+            "steps": outcome.steps, "wall_ms": outcome.wall_ms, "critical_path_ms": critical_path_ms,
+        });
+        print(&format!("{object}\n"));
+    } else if let Some(output) = &outcome.output {
+        let text = output.as_str().map_or_else(|| output.to_string(), str::to_owned);
+        print(&format!("{text}\n"));
+    }
+    if let Some(error) = &outcome.error {
+        let place = outcome.failed_step.as_deref().filter(|step| !step.is_empty());
+        let place = place.map(|step| format!("step `{step}` failed: ")).unwrap_or_default();
+        say(&format!("error: {place}{error}"));
+    }
+    if let Some(bound) = outcome.bound {
+        let bound = serde_json::to_value(bound).unwrap_or_default();
+        say(&format!(
+            "error: the run used up its `{}`; what it had so far is its output",
+            bound.as_str().unwrap_or("budget")
+        ));
+    }
+    if !args.quiet {
+        let usage = outcome.usage;
+        let (tokens, time) = (thousands(usage.prompt_tokens + usage.completion_tokens), seconds(outcome.wall_ms));
+        say(&format!("run {id}: {}, {} calls, {tokens} tokens, {time}", outcome.status.word(), usage.calls));
+    }
+    if outcome.status == Status::Success { ExitCode::SUCCESS } else { ExitCode::from(outcome.status.exit_code()) }
+}
+
+/// Remembers the plans that were expanded.
+#[derive(Default)]
+struct Plans {
+    values: Mutex<std::collections::BTreeMap<ValueHash, Arc<Datum>>>,
+    plans: Mutex<Vec<ValueHash>>,
+}
+
+impl Observer for Plans {
+    fn value(&self, hash: ValueHash, value: &Arc<Datum>) {
+        self.values.lock().expect("BUG: a panic while a plan was kept").insert(hash, value.clone());
+    }
+
+    fn records(&self, records: &[Record]) {
+        let mut plans = self.plans.lock().expect("BUG: a panic while a plan was kept");
+        plans.extend(records.iter().filter_map(|record| match &record.event {
+            Event::Decided { decision: Decision::Graph { plan, .. }, .. } => Some(*plan),
+            _ => None,
+        }));
+    }
+}
+
+/// Writes the last plan that was expanded as a workflow file.
+fn save_plan(path: &Path, plans: &Plans) {
+    let last = plans.plans.lock().expect("BUG: a panic while a plan was kept").last().copied();
+    let value =
+        last.and_then(|hash| plans.values.lock().expect("BUG: a panic while a plan was kept").get(&hash).cloned());
+    let Some(value) = value else { return say("warning: no plan was drawn, so none was saved") };
+    let lowered = Plan::from_value(value.json()).and_then(|plan| plan.lower(&[]));
+    let text = match lowered {
+        Ok(definition) => WorkflowDef::to_yaml(&definition),
+        Err(_) => return say("warning: the plan needs names from around it and cannot stand alone; it was not saved"),
+    };
+    match fs::write(path, text) {
+        Ok(()) => say(&format!("plan written to `{}`", path.display())),
+        Err(error) => say(&format!("warning: the plan could not be written to `{}`: {error}", path.display())),
+    }
+}

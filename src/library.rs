@@ -1,0 +1,98 @@
+//! The workflows that come along, and how one workflow finds another.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use flowrun_engine::check::Library;
+use flowrun_engine::definition::{self, KindSpec, WorkflowDef};
+use flowrun_engine::diagnostic::did_you_mean;
+use flowrun_engine::source::Source;
+
+/// The library: name and text of each workflow.
+pub const WORKFLOWS: &[(&str, &str)] = &[
+    ("question-graph", include_str!("../workflows/question-graph.yaml")),
+    ("zero-shot-cot", include_str!("../workflows/zero-shot-cot.yaml")),
+    ("few-shot-cot", include_str!("../workflows/few-shot-cot.yaml")),
+    ("self-consistency", include_str!("../workflows/self-consistency.yaml")),
+];
+
+/// The text of a library workflow.
+pub(crate) fn embedded(name: &str) -> Result<&'static str, String> {
+    let found = WORKFLOWS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text);
+    found.ok_or_else(|| {
+        let near = did_you_mean(name, WORKFLOWS.iter().map(|(name, _)| *name));
+        let help =
+            near.map_or("`flowrun list` shows what there is".to_owned(), |near| format!("did you mean `@{near}`?"));
+        format!("the library has no workflow `@{name}`; {help}")
+    })
+}
+
+/// Reads a workflow file of the user's.
+pub(crate) fn read_file(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let size = fs::metadata(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?.len();
+    if size > Source::BYTES_MAX as u64 {
+        return Err(format!("`{shown}` has {size} bytes; {} is the most", Source::BYTES_MAX));
+    }
+    let bytes = fs::read(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
+    String::from_utf8(bytes).map_err(|_| format!("`{shown}` is not text (UTF-8)"))
+}
+
+/// Finds `@name` in the library and files beside or below the calling one.
+pub(crate) struct Files;
+
+impl Library for Files {
+    fn load(
+        &self,
+        reference: &str,
+        from: &str,
+        kinds: &BTreeMap<String, Arc<KindSpec>>,
+    ) -> Result<(WorkflowDef, Source), String> {
+        let (name, text) = match reference.strip_prefix('@') {
+            Some(name) => (reference.to_owned(), embedded(name)?.to_owned()),
+            None => {
+                let path = below(reference, from)?;
+                (path.display().to_string(), read_file(&path)?)
+            }
+        };
+        let refuse = |problems: Vec<flowrun_engine::diagnostic::Diagnostic>| {
+            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let parsed = definition::read(&name, &text, kinds).map_err(refuse)?;
+        if parsed.diagnostics.is_empty() {
+            Ok((parsed.definition, parsed.source))
+        } else {
+            Err(refuse(parsed.diagnostics))
+        }
+    }
+}
+
+/// A path that stays in the folder of the file that names it.
+fn below(reference: &str, from: &str) -> Result<PathBuf, String> {
+    let path = Path::new(reference);
+    let stays = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !stays {
+        return Err(format!(
+            "`{reference}` leads out of the folder of the file that calls it; write a path below it, or `@name`"
+        ));
+    }
+    if from.starts_with('@') {
+        return Err(format!("a workflow of the library calls only `@name`, not `{reference}`"));
+    }
+    Ok(Path::new(from).parent().unwrap_or(Path::new("")).join(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_below() {
+        assert_eq!(below("b/c.yaml", "a/x.yaml").unwrap(), Path::new("a/b/c.yaml"));
+        for bad in ["../x.yaml", "/etc/passwd", "a/../../x"] {
+            assert!(below(bad, "a/x.yaml").is_err(), "{bad}");
+        }
+    }
+}
