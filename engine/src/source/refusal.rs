@@ -56,11 +56,15 @@ pub(super) fn explain(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnos
     let at = error.location().map_or(0, |location| offsets.byte(location.index()));
     let line = source.lines.partition_point(|start| *start <= at) - 1;
     let line = source.lines[line]..source.lines[line] + source.line(line).len();
+    let before = source.lines.partition_point(|start| *start < line.start).checked_sub(1);
+    let before = before.map_or(0..0, |line| source.lines[line]..source.lines[line] + source.line(line).len());
+    let before = value(source, &before);
     let scene =
         Scene { text: &source.text, error: &said, at, began: began(source, &said), value: value(source, &line), line };
     let found = whole_file(&scene)
         .or_else(|| characters(&scene))
         .or_else(|| value_begins(&scene))
+        .or_else(|| quote_goes_on(&scene, before))
         .or_else(|| brackets(&scene))
         .or_else(|| indentation(&scene));
     let found = found.unwrap_or_else(|| {
@@ -220,9 +224,7 @@ fn value_begins(scene: &Scene) -> Option<Found> {
     let quoted = format!("quotes around the whole make it a text: `{}`", requote(value));
     let at = start..start + first.len_utf8();
     match first {
-        '\'' | '"' if goes_on(value, first) && scene.at > start => {
-            Some(Found::new(scene.value.clone(), "the value goes on behind its closing quote", quoted))
-        }
+        '\'' | '"' if scene.at > start => quote_goes_on(scene, scene.value.clone()),
         '*' => Some(Found::new(at, "a value that begins with `*` is an alias of YAML", quoted)),
         '&' => Some(Found::new(at, "a value that begins with `&` is an anchor of YAML", quoted)),
         '!' => Some(Found::new(at, "a value that begins with `!` is a tag of YAML", quoted)),
@@ -242,9 +244,19 @@ fn value_begins(scene: &Scene) -> Option<Found> {
     }
 }
 
+/// A value that begins with a quote, as expressions do, and goes on: the parser gives up there or on the next line.
+fn quote_goes_on(scene: &Scene, value: Range<usize>) -> Option<Found> {
+    let text = &scene.text[value.clone()];
+    let quote = text.chars().next().filter(|first| "'\"".contains(*first))?;
+    let help = format!("quotes around the whole make it a text: `{}`", requote(text));
+    goes_on(text, quote).then(|| Found::new(value, "the value goes on behind its closing quote", help))
+}
+
 /// Whether something but a comment follows the closing quote.
 fn goes_on(value: &str, quote: char) -> bool {
-    let rest = value[1..].find(quote).map(|close| value[close + 2..].trim_start());
+    let escape = if quote == '\'' { "''" } else { "\\\"" };
+    let inside = value[1..].replace(escape, "");
+    let rest = inside.split_once(quote).map(|(_, rest)| rest.trim_start());
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('#'))
 }
 
