@@ -95,7 +95,7 @@ impl Reader<'_> {
     /// Refuses a value: `key` wants something else.
     pub(super) fn wrong(&mut self, wanted: &str, value: &Value) -> &mut Diagnostic {
         let shown = match value {
-            Value::Null => "nothing".to_owned(),
+            Value::Null => "an empty value".to_owned(),
             Value::String(text) => format!("`{}`", text.chars().take(40).collect::<String>()),
             Value::Array(_) => "a list".to_owned(),
             Value::Object(_) => "a mapping".to_owned(),
@@ -366,7 +366,8 @@ pub struct Configuration {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, (Vec<Diagnostic>, Option<Source>)> {
-    let (source, data) = Source::parse(name, text).map_err(|problems| (problems, None))?;
+    let (source, data) =
+        Source::parse(name, text).map_err(|problems| (problems, Some(Source::unparsed(name, text))))?;
     let kinds = BTreeMap::new();
     let mut reader = Reader { source, kinds: &kinds, path: Vec::new(), problems: Vec::new() };
     let mut configuration = Configuration::default();

@@ -64,6 +64,7 @@ impl Source {
             let message = format!("the file has {} bytes; {} (8 MiB) is the most", text.len(), Self::BYTES_MAX);
             return Err(vec![source.problem(codes::UNREADABLE, 0..0, message)]);
         }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let control = text.char_indices().find(|(_, c)| c.is_control() && !"\n\r\t".contains(*c));
         if let Some((at, c)) = control {
             let message = format!("the file is not plain text: it contains the control character U+{:04X}", c as u32);
@@ -84,7 +85,7 @@ impl Source {
 
     /// A text that could not be parsed, or was not: for showing its lines. Of a text that is too large nothing is kept.
     pub fn unparsed(name: &str, text: &str) -> Self {
-        let text = if text.len() > Self::BYTES_MAX { "" } else { text };
+        let text = if text.len() > Self::BYTES_MAX { "" } else { text.strip_prefix('\u{feff}').unwrap_or(text) };
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { name: name.into(), text: text.into(), lines, root: Spot::default() }
     }
@@ -134,9 +135,14 @@ impl Source {
         rest.lines().next().unwrap_or_default()
     }
 
+    /// The value at `path` as it is written, quotes included.
+    pub fn shown(&self, path: &[&str]) -> &str {
+        &self.text[self.spot(path).0.value.clone()]
+    }
+
     /// Whether the value at `path` is written without quotes and on one line.
     pub fn is_plain(&self, path: &[&str]) -> bool {
-        let raw = &self.text[self.spot(path).0.value.clone()];
+        let raw = self.shown(path);
         !raw.starts_with(['"', '\'', '|', '>']) && !raw.contains('\n')
     }
 
