@@ -1,2 +1,7 @@
-//! CLI.
-fn main() {}
+//! The command `flowrun`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
