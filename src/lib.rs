@@ -1,48 +1,37 @@
-//! flowrun: runs reasoning as a graph of sub-questions.
+//! flowrun: reasoning as execution of a graph.
 //!
-//! A workflow is written in YAML, built in Rust, or drawn by a language model while it runs. It is checked, then each step
-//! starts as soon as what it needs is known. This crate is the library behind the command `flowrun`.
+//! A complex question becomes a graph of sub-questions, drawn by a language model, written in YAML or built in code; the engine
+//! schedules it, asks a model for each sub-answer as soon as what it needs is known, and gives the answer.
 //!
-//! ```
-//! use flowrun::{Flowrun, Scripted};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let flowrun = Flowrun::builder().model("default", Scripted::parse("replies", "[{reply: Paris}]")?).build();
-//! let workflow = flowrun.parse("capital", r#"
-//! flowrun: 1
-//! inputs: {country: string}
-//! nodes:
-//!   answer: {prompt: "What is the capital of {{ country }}?"}
-//! output: answer
-//! "#)?;
-//! let inputs = [("country".to_owned(), "France".into())].into_iter().collect();
-//! let runtime = tokio::runtime::Runtime::new()?;
-//! let outcome = runtime.block_on(flowrun.run(&workflow, inputs))?;
-//! assert_eq!(outcome.output, Some("Paris".into()));
-//! # Ok(()) }
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let flowrun = flowrun::Flowrun::builder().build();
+//! let workflow = flowrun.load("hello.yaml")?;
+//! let outcome = flowrun.run(&workflow, serde_json::json!({"name": "Ada"}), Default::default()).await?;
+//! println!("{}", outcome.output.unwrap_or_default());
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! [`Flowrun`] is the entry: it loads workflows and runs them. [`RunOptions`] carries limits, a token that cancels, and
-//! [`Observer`]s that see every event. A node kind of your own implements [`Node`], a model of your own [`Model`].
+//! [`Flowrun`] is the entry. [`Node`] is what a kind of node implements, [`Model`] what a language model does, [`Observer`] what
+//! watches a run.
 
-mod config;
-mod facade;
+#[doc(hidden)]
+pub mod cli;
+mod configuration;
 mod library;
-
-pub use config::{Config, ConfigError, Defaults};
-pub use facade::{Builder, Flowrun, LoadError};
-pub use library::{Embedded, Workflows};
+mod program;
 
 pub use flowrun_engine::check::Checked;
-pub use flowrun_engine::definition::{FieldFormat, KindSpec, ModelDef, WorkflowDef};
+pub use flowrun_engine::definition::{FieldFormat, FieldSpec, KindSpec, NodeDef, WorkflowDef};
 pub use flowrun_engine::diagnostic::{Diagnostic, Place, Severity};
-pub use flowrun_engine::event::{Event, Record, Status, Usage};
+pub use flowrun_engine::event::{Event, Outcome, Record, Status, Usage};
 pub use flowrun_engine::failure::{ErrorClass, StepError};
-pub use flowrun_engine::graph::{Graph, Workflow};
+pub use flowrun_engine::graph::Workflow;
 pub use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output};
 pub use flowrun_engine::observer::{Observer, Observers};
 pub use flowrun_engine::run::{RunOptions, RunOutcome, StartError};
-pub use flowrun_engine::source::Source;
-pub use flowrun_engine::store::{Recording, RunIdentity, Runs};
-pub use flowrun_nodes::model::{CallContext, OpenAi, Scripted, Secret};
+pub use flowrun_nodes::model::{CallContext, Secret};
 pub use flowrun_nodes::{ChatReply, ChatRequest, Message, Model, Models, Role};
+pub use library::WORKFLOWS;
+pub use program::{Builder, Flowrun, LoadError, RunError, records};

@@ -1,7 +1,7 @@
-//! The command `flowrun`.
+//! The `flowrun` command.
 
-mod cli;
+use std::process::ExitCode;
 
-fn main() -> std::process::ExitCode {
-    cli::main()
+fn main() -> ExitCode {
+    flowrun::cli::main()
 }

@@ -7,10 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowrun_engine::check::{Library, builtin_kinds, check_text};
-use flowrun_engine::definition::{self, FieldFormat, KindSpec, WorkflowDef};
+use flowrun_engine::check::{Library, check_text};
+use flowrun_engine::definition::{self, KindSpec, WorkflowDef};
 use flowrun_engine::diagnostic::codes;
+use flowrun_engine::node::Kinds;
 use flowrun_engine::source::Source;
+use flowrun_nodes::Models;
 
 #[path = "../src/cli/report.rs"]
 #[allow(dead_code, reason = "only the text form is compared here")]
@@ -21,22 +23,9 @@ fn folder() -> PathBuf {
 }
 
 fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
-    let asks = |spec: KindSpec| {
-        KindSpec { calls_model: true, takes_schema: true, samples: true, ..spec }
-            .field("system", FieldFormat::Template, "the role that the model is given")
-            .field("model", FieldFormat::Text, "an alias of `models`")
-            .field("params", FieldFormat::Expression, "temperature, max_tokens and the like")
-            .field("repair", FieldFormat::Count, "turns that repair a reply")
-    };
-    let llm = asks(KindSpec { work_keys: vec!["prompt".into(), "ask".into()], ..KindSpec::leaf("llm") })
-        .field("prompt", FieldFormat::Template, "the question")
-        .field("ask", FieldFormat::Slotted, "the question, literal with `{id}`");
-    let plan = asks(KindSpec::leaf("plan"))
-        .required("prompt", FieldFormat::Template, "the question")
-        .field("with", FieldFormat::ExpressionOrNames, "names that the plan's texts may mention")
-        .field("max_steps", FieldFormat::Count, "most steps")
-        .field("fallback", FieldFormat::Literal, "the plan for when none can be drawn");
-    builtin_kinds().into_iter().chain([llm, plan]).map(|spec| (spec.name.clone(), Arc::new(spec))).collect()
+    let mut kinds = Kinds::new();
+    flowrun_nodes::register(&mut kinds, Models::default());
+    kinds.specs().clone()
 }
 
 /// Files beside the one that calls them.

@@ -18,6 +18,9 @@ use crate::failure::StepError;
 use crate::graph::ExpansionRules;
 use crate::schema::Schema;
 
+/// Repair turns of a model call that must give structured output, when the node does not say how many.
+pub const REPAIR_TURNS: u32 = 2;
+
 /// A node kind.
 #[async_trait]
 pub trait Node: Send + Sync + 'static {

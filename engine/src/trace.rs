@@ -9,7 +9,6 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::event::{Logged, Usage};
-use crate::store::RunLog;
 
 /// One step in a trace.
 #[derive(Clone, Debug, Default)]
@@ -242,20 +241,6 @@ pub fn seconds(ms: u64) -> String {
         1_000..60_000 => format!("{:.1} s", ms as f64 / 1e3),
         _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
     }
-}
-
-/// The summary line of a run.
-pub fn summary_line(log: &RunLog) -> String {
-    let summary = log.summary();
-    let tokens = summary.usage.prompt_tokens + summary.usage.completion_tokens;
-    format!(
-        "run {}: {}, {} calls, {} tokens, {}",
-        summary.id,
-        summary.status,
-        summary.usage.calls,
-        thousands(tokens),
-        seconds(summary.wall_ms)
-    )
 }
 
 /// A number with commas.

@@ -16,9 +16,8 @@ use async_trait::async_trait;
 use flowrun_engine::definition::{FieldFormat, KindSpec};
 use flowrun_engine::event::Usage;
 use flowrun_engine::failure::{ErrorClass, StepError};
-use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output};
+use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output, REPAIR_TURNS};
 use flowrun_engine::retry::RetryPolicy;
-use flowrun_engine::run::REPAIR_TURNS;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 

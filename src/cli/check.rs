@@ -1,39 +1,102 @@
-//! `flowrun check`: every problem of every file.
+//! `flowrun check`: are these workflows sound? Also how every other command loads one.
 
-use flowrun::{Flowrun, LoadError};
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
 
-use super::{CheckFormat, Refusal, output, report};
+use clap::ValueEnum;
+use flowrun_engine::diagnostic::Diagnostic;
+use flowrun_engine::graph::Workflow;
+use flowrun_engine::source::Source;
 
-pub(super) fn check(files: &[String], format: CheckFormat) -> Result<u8, Refusal> {
+use super::{REFUSED, print, refuse, report, say};
+use crate::{Flowrun, LoadError, library};
+
+/// How problems are shown.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Name and text of a workflow: a file, `-`, or `@NAME`.
+fn read(reference: &str) -> Result<(String, String), String> {
+    if let Some(name) = reference.strip_prefix('@') {
+        return Ok((reference.to_owned(), library::embedded(name)?.to_owned()));
+    }
+    if reference != "-" {
+        return Ok((reference.to_owned(), library::read_file(Path::new(reference))?));
+    }
+    let mut text = String::new();
+    let most = Source::BYTES_MAX as u64 + 1;
+    let read = std::io::stdin().lock().take(most).read_to_string(&mut text);
+    read.map(|_| ("<stdin>".to_owned(), text)).map_err(|error| format!("standard input cannot be read: {error}"))
+}
+
+/// Loads a workflow; problems are shown on standard error.
+pub(super) fn load(flowrun: &Flowrun, reference: &str) -> Result<Arc<Workflow>, ExitCode> {
+    let (name, text) = read(reference).map_err(|problem| refuse(&problem))?;
+    match flowrun.parse(&name, &text) {
+        Ok((checked, source)) => {
+            show(&checked.warnings, Some(&source));
+            Ok(checked.workflow)
+        }
+        Err(LoadError::Unreadable(problem)) => Err(refuse(&problem)),
+        Err(LoadError::Refused { diagnostics, file: source }) => {
+            show(&diagnostics, source.as_deref());
+            Err(ExitCode::from(REFUSED))
+        }
+    }
+}
+
+fn show(diagnostics: &[Diagnostic], source: Option<&Source>) {
+    if !diagnostics.is_empty() {
+        let sources: Vec<&Source> = source.into_iter().collect();
+        let styled = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+        say(report::render(diagnostics, &sources, styled).trim_end());
+    }
+}
+
+pub(super) fn check(files: &[String], format: Format) -> ExitCode {
     let flowrun = Flowrun::builder().build();
     let mut refused = false;
     for file in files {
-        let checked = flowrun::Workflows::read(file).and_then(|text| flowrun.check_text(file, &text));
-        let (found, source, nodes) = match checked {
-            Ok((checked, source)) => (checked.warnings, Some(source), checked.workflow.graph.nodes().len()),
-            Err(LoadError { diagnostics, source }) => {
+        let (diagnostics, source) = match read(file) {
+            Err(problem) => {
                 refused = true;
-                (diagnostics, source, 0)
+                refuse(&problem);
+                continue;
             }
+            Ok((name, text)) => match flowrun.parse(&name, &text) {
+                Ok((checked, source)) => (checked.warnings, Some(source)),
+                Err(LoadError::Refused { diagnostics, file: source }) => (diagnostics, source.map(|source| *source)),
+                Err(LoadError::Unreadable(problem)) => {
+                    refused = true;
+                    refuse(&problem);
+                    continue;
+                }
+            },
         };
-        if format == CheckFormat::Json {
-            output::data(&found.iter().map(|problem| report::json_line(problem) + "\n").collect::<String>());
-            continue;
+        let errors = diagnostics.iter().filter(|problem| problem.is_error()).count();
+        refused |= errors > 0;
+        match format {
+            Format::Json => {
+                let lines: String = diagnostics.iter().map(|problem| report::json_line(problem) + "\n").collect();
+                print(&lines);
+            }
+            Format::Text => {
+                show(&diagnostics, source.as_ref());
+                let warnings = diagnostics.len() - errors;
+                match (errors, warnings) {
+                    (0, 0) => say(&format!("{file}: ok")),
+                    (0, _) => say(&format!("{file}: ok, {warnings} warnings")),
+                    _ => say(&format!("{file}: {errors} errors, {warnings} warnings")),
+                }
+            }
         }
-        let sources: Vec<_> = source.iter().collect();
-        output::say_raw(&report::render(&found, &sources, output::Styled::stderr()));
-        let errors = found.iter().filter(|problem| problem.is_error()).count();
-        let warnings = found.len() - errors;
-        output::say(&match (errors, warnings) {
-            (0, 0) => format!("`{file}` is good: {}", counted(nodes, "node")),
-            (0, _) => format!("`{file}` can be run: {}", counted(warnings, "warning")),
-            (_, 0) => format!("`{file}`: {}", counted(errors, "error")),
-            _ => format!("`{file}`: {}, {}", counted(errors, "error"), counted(warnings, "warning")),
-        });
     }
-    Ok(if refused { 2 } else { 0 })
-}
-
-fn counted(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+    if refused { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
 }

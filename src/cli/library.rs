@@ -1,21 +1,28 @@
-//! `flowrun list` and `flowrun show`: the workflows that are built in.
+//! `flowrun list` and `flowrun show`: the workflows that come along.
 
-use flowrun::{Flowrun, Workflows};
+use std::process::ExitCode;
 
-use super::{Refusal, output, read_workflow};
+use super::{print, refuse};
+use crate::{Flowrun, WORKFLOWS, library};
 
-pub(super) fn list() -> Result<u8, Refusal> {
+pub(super) fn list() -> ExitCode {
     let flowrun = Flowrun::builder().build();
-    for embedded in Workflows::embedded() {
-        let workflow = flowrun.parse(embedded.name, embedded.text)?;
-        let description = workflow.definition.description.as_deref().unwrap_or_default();
-        output::data(&format!("@{:<18} {description}\n", embedded.name));
+    let mut text = String::new();
+    for (name, _) in WORKFLOWS {
+        match flowrun.load(format!("@{name}")) {
+            Ok(workflow) => {
+                let description = workflow.definition.description.clone().unwrap_or_default();
+                text.push_str(&format!("{:<20} {description}\n", format!("@{name}")));
+            }
+            Err(problem) => return refuse(&format!("BUG: `@{name}` does not load: {problem}")),
+        }
     }
-    Ok(0)
+    print(&text)
 }
 
-pub(super) fn show(name: &str) -> Result<u8, Refusal> {
-    let name = if name.starts_with('@') { name.to_owned() } else { format!("@{name}") };
-    output::data(&read_workflow(&name)?);
-    Ok(0)
+pub(super) fn show(name: &str) -> ExitCode {
+    match library::embedded(name.trim_start_matches('@')) {
+        Ok(text) => print(text),
+        Err(problem) => refuse(&problem),
+    }
 }

@@ -1,259 +1,228 @@
-//! The command line: what may be written, and which file does it.
-//!
-//! One file per command. Data goes to stdout, everything else to stderr; exit codes: 0 success, 1 failed, 2 wrong usage or a
-//! file that does not check, 3 exhausted, 4 cancelled.
+//! The command line: one file per command. Answers go to standard output, everything else to standard error.
 
 mod check;
-mod graph;
-mod inputs;
+mod draw;
 mod library;
 mod models;
-mod output;
 mod progress;
 mod report;
 mod run;
-mod runs;
 mod trace;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use flowrun::{Config, LoadError};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use output::Styled;
+/// Wrong usage, or a file that does not check.
+const REFUSED: u8 = 2;
 
-const AFTER_HELP: &str = "\
-Examples:
-  flowrun ask \"A train leaves at 9:40 and needs 95 minutes. Is it there before 11:20?\"
-  flowrun run examples/hello.yaml --model scripted:examples/hello.replies.yaml
-  flowrun run @self-consistency --input question=\"What is 17 * 23?\" --input n=7
-  flowrun check workflow.yaml
-  flowrun trace last --prompts
-
-A model: set OPENAI_BASE_URL (any OpenAI-compatible server), or write `models:` in flowrun.yaml; an Ollama on its usual
-port is found by itself. `flowrun models` shows what is configured.
-
-Exit codes: 0 success, 1 failed, 2 wrong usage or a file that does not check, 3 exhausted, 4 cancelled.";
-
-/// Answers questions by running graphs of sub-questions.
-#[derive(Parser)]
-#[command(name = "flowrun", version, after_help = AFTER_HELP, max_term_width = 100)]
-struct Arguments {
+/// Reasoning as execution of a graph: a question becomes a graph of sub-questions that a language model answers.
+#[derive(Debug, Parser)]
+#[command(name = "flowrun", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand)]
+const EXAMPLES: &str = "\
+Examples:
+  flowrun ask \"Which is older, the Eiffel Tower or the Empire State Building, and by how many years?\"
+  flowrun run @self-consistency --input question=\"What is 17 * 23?\" --input n=7
+  flowrun run my.yaml --input-file inputs.yaml --json
+  flowrun check my.yaml && flowrun graph my.yaml
+  flowrun trace last --prompts
+
+Exit codes: 0 success, 1 failed, 2 wrong usage or a file that does not check, 3 a budget or limit was used up, 4 cancelled.";
+
+#[derive(Debug, Subcommand)]
 enum Command {
-    /// Answer a question: the model draws a graph of sub-questions, which are answered in parallel.
+    /// Answer a question: `run @question-graph --input question=…`
     Ask {
-        /// The question.
+        /// The question
         question: String,
         #[command(flatten)]
-        options: run::Options,
+        options: RunArgs,
     },
-    /// Run a workflow: a file, `-` for stdin, or `@NAME` from the library.
+    /// Run a workflow
     Run {
-        /// The workflow.
-        #[arg(value_name = "FILE|-|@NAME")]
+        /// A file, `-` for standard input, or `@NAME` of the library
         workflow: String,
-        /// An input of the workflow, text as it is, other types as JSON. May be repeated.
-        #[arg(long = "input", short = 'i', value_name = "NAME=VALUE", value_parser = inputs::pair)]
-        inputs: Vec<(String, String)>,
-        /// Inputs from a JSON or YAML file (a mapping); `--input` wins.
-        #[arg(long, value_name = "FILE")]
-        input_file: Option<PathBuf>,
         #[command(flatten)]
-        options: run::Options,
+        options: RunArgs,
     },
-    /// Check workflow files: every problem with its place and what to do.
+    /// Check workflow files; warnings are shown and accepted
     Check {
-        /// The files.
-        #[arg(required = true, value_name = "FILE")]
+        /// Files, `-` or `@NAME`
+        #[arg(required = true)]
         files: Vec<String>,
-        /// `text` for people on stderr, `json` for editors on stdout, one object a line.
+        /// How problems are shown: for people, or one JSON object a line for editors
         #[arg(long, value_enum, default_value = "text")]
-        format: CheckFormat,
+        format: check::Format,
     },
-    /// Draw the graph of a workflow.
+    /// Draw a workflow in the terminal
     Graph {
-        /// The workflow.
-        #[arg(value_name = "FILE|-|@NAME")]
+        /// A file, `-` or `@NAME`
         workflow: String,
     },
-    /// Show what happened in a run: every step, why it was skipped, what decided how long it took (`*`).
+    /// Show how a run went
     Trace {
-        /// `last`, a run's id, or the beginning of one.
+        /// `last`, or a run's id or its unique beginning
         #[arg(default_value = "last")]
         run: String,
-        /// Show this step alone, with its prompt and reply.
+        /// Only this step and what is below it
         step: Option<String>,
-        /// `tree` for people, `jsonl` for the log as it is.
+        /// A tree for people, or the log as it is
         #[arg(long, value_enum, default_value = "tree")]
-        format: TraceFormat,
-        /// Show the prompt and the reply of every step.
+        format: trace::Format,
+        /// Show prompts and replies too
         #[arg(long)]
         prompts: bool,
         #[command(flatten)]
-        place: RunsPlace,
+        place: RunsDir,
     },
-    /// List recorded runs, the latest last.
+    /// List recorded runs
     Runs {
-        /// One JSON object a line.
+        /// One JSON object a line
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        place: RunsPlace,
+        place: RunsDir,
     },
-    /// List the workflows of the library.
+    /// List the workflows of the library
     List,
-    /// Print a workflow of the library.
+    /// Print a workflow of the library
     Show {
-        /// Its name, such as `@question-graph`.
-        #[arg(value_name = "@NAME")]
+        /// `@NAME`
         name: String,
     },
-    /// Show which models are configured, and ask each for a word.
-    Models,
-    /// Print the completions for a shell.
+    /// Show which models are configured, and try each
+    Models {
+        /// Try this one: an alias, `openai:NAME` or `scripted:FILE`
+        #[arg(long)]
+        model: Option<String>,
+    },
+    /// Print completions for a shell
     Completions {
-        /// The shell.
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum CheckFormat {
-    Text,
-    Json,
+/// Options of `ask` and `run`.
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// An input: texts as they are, other types as JSON
+    #[arg(long, value_name = "NAME=VALUE")]
+    input: Vec<String>,
+    /// Inputs from a JSON or YAML file
+    #[arg(long, value_name = "FILE")]
+    input_file: Option<PathBuf>,
+    /// The default model: an alias of flowrun.yaml, `openai:NAME` or `scripted:FILE`
+    #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
+    model: Option<String>,
+    /// Most steps that run at once [default: 16]
+    #[arg(long, value_name = "N")]
+    max_parallel: Option<u32>,
+    /// Most model calls of the run
+    #[arg(long, value_name = "N")]
+    max_calls: Option<u64>,
+    /// Nothing but errors on standard error
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print one JSON object about the run instead of the answer
+    #[arg(long)]
+    json: bool,
+    /// Write the plan that a model drew as a workflow file
+    #[arg(long, value_name = "FILE")]
+    save_plan: Option<PathBuf>,
+    /// Record nothing
+    #[arg(long)]
+    no_record: bool,
+    #[command(flatten)]
+    place: RunsDir,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum TraceFormat {
-    Tree,
-    Jsonl,
-}
-
-/// Where runs are.
-#[derive(clap::Args, Clone)]
-struct RunsPlace {
-    /// Folder of the recorded runs [default: .flowrun/runs].
+/// Where runs are recorded.
+#[derive(Args, Debug)]
+struct RunsDir {
+    /// Where runs are recorded [default: .flowrun/runs]
     #[arg(long, value_name = "DIR")]
     runs_dir: Option<PathBuf>,
 }
 
-impl RunsPlace {
-    fn folder(&self, config: &Config) -> PathBuf {
-        let folder = self.runs_dir.clone().or_else(|| config.defaults().runs_dir.clone());
-        folder.unwrap_or_else(|| PathBuf::from(".flowrun/runs"))
+impl RunsDir {
+    fn path(&self, configured: Option<&str>) -> PathBuf {
+        let configured = || configured.map_or_else(|| PathBuf::from(".flowrun/runs"), PathBuf::from);
+        self.runs_dir.clone().unwrap_or_else(configured)
     }
 }
 
-/// Why a command ends with exit code 2: something to show, and what to do.
-enum Refusal {
-    /// A line, with help.
-    Line(String, Vec<String>),
-    /// Problems of a file.
-    File(LoadError),
-    /// A text that stands by itself.
-    Text(String),
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::builder().with_default_directive(tracing::Level::ERROR.into());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);
+    let _already_set = subscriber.try_init();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&format!("the runtime cannot start: {error}")),
+    };
+    let task = runtime.spawn(dispatch(cli.command));
+    let code = runtime.block_on(task).unwrap_or_else(|error| refuse(&format!("BUG: {error}")));
+    runtime.shutdown_background();
+    code
 }
 
-impl From<LoadError> for Refusal {
-    fn from(error: LoadError) -> Self {
-        Refusal::File(error)
-    }
-}
-
-impl From<String> for Refusal {
-    fn from(message: String) -> Self {
-        Refusal::Line(message, Vec::new())
-    }
-}
-
-impl From<flowrun::ConfigError> for Refusal {
-    fn from(error: flowrun::ConfigError) -> Self {
-        let help = match error {
-            flowrun::ConfigError::UnknownModel { .. } => vec![
-                "`--model openai:NAME` asks the server at OPENAI_BASE_URL, `--model scripted:FILE` reads replies from a file"
-                    .to_owned(),
-            ],
-            _ => Vec::new(),
-        };
-        Refusal::Line(error.to_string(), help)
-    }
-}
-
-/// Runs the command that the arguments name.
-pub(crate) fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let arguments = Arguments::parse();
-    let code = dispatch(arguments.command).unwrap_or_else(|refusal| {
-        match refusal {
-            Refusal::Line(message, help) => {
-                output::error(&message);
-                help.iter().for_each(|line| output::help(line));
-            }
-            Refusal::File(error) => {
-                let sources: Vec<_> = error.source.iter().collect();
-                output::say_raw(&report::render(&error.diagnostics, &sources, Styled::stderr()));
-            }
-            Refusal::Text(text) => output::say(&text),
-        }
-        2
-    });
-    ExitCode::from(code)
-}
-
-fn config() -> Result<Config, Refusal> {
-    Ok(Config::read(std::path::Path::new("."), |name| std::env::var(name).ok())?)
-}
-
-fn dispatch(command: Command) -> Result<u8, Refusal> {
+async fn dispatch(command: Command) -> ExitCode {
     match command {
-        Command::Ask { question, options } => {
-            run::run("@question-graph", vec![("question".to_owned(), question)], None, &options)
+        Command::Ask { question, mut options } => {
+            options.input.insert(0, format!("question={question}"));
+            run::run("@question-graph", options).await
         }
-        Command::Run { workflow, inputs, input_file, options } => {
-            run::run(&workflow, inputs, input_file.as_deref(), &options)
-        }
+        Command::Run { workflow, options } => run::run(&workflow, options).await,
         Command::Check { files, format } => check::check(&files, format),
-        Command::Graph { workflow } => graph::graph(&workflow),
+        Command::Graph { workflow } => draw::draw(&workflow),
         Command::Trace { run, step, format, prompts, place } => {
-            trace::trace(&place.folder(&config()?), &run, step.as_deref(), format, prompts)
+            trace::trace(&run, step.as_deref(), format, prompts, &place)
         }
-        Command::Runs { json, place } => runs::runs(&place.folder(&config()?), json),
+        Command::Runs { json, place } => trace::runs(json, &place),
         Command::List => library::list(),
         Command::Show { name } => library::show(&name),
-        Command::Models => models::models(config()?),
+        Command::Models { model } => models::models(model.as_deref()).await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "flowrun", &mut text);
-            output::data(&String::from_utf8_lossy(&text));
-            Ok(0)
+            clap_complete::generate(shell, &mut Cli::command(), "flowrun", &mut text);
+            print(&String::from_utf8_lossy(&text))
         }
     }
 }
 
-/// The text of a workflow: a file, `-` for stdin, or `@NAME`.
-fn read_workflow(reference: &str) -> Result<String, Refusal> {
-    Ok(flowrun::Workflows::read(reference)?)
-}
-
-/// An async runtime for commands that call models.
-fn runtime() -> Result<tokio::runtime::Runtime, Refusal> {
-    tokio::runtime::Runtime::new().map_err(|error| format!("the program could not start its threads: {error}").into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_arguments_are_consistent() {
-        Arguments::command().debug_assert();
+/// Writes to standard output; a reader that has gone away is no error.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => refuse(&format!("standard output: {error}")),
+        _ => ExitCode::SUCCESS,
     }
+}
+
+/// Writes a line to standard error.
+fn say(text: &str) {
+    // Without anybody to read it there is nothing left to say.
+    let _gone = writeln!(anstream::stderr(), "{text}");
+}
+
+fn refuse(message: &str) -> ExitCode {
+    say(&format!("error: {message}"));
+    ExitCode::from(REFUSED)
+}
+
+/// Width of the terminal, or 100.
+fn width() -> usize {
+    std::env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok())
+        .filter(|columns| *columns >= 20)
+        .unwrap_or(100)
 }

@@ -1,86 +1,58 @@
-//! `flowrun models`: what is configured, and whether it answers.
+//! `flowrun models`: what is configured, and whether it answers. Keys are never shown.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use flowrun::{CallContext, ChatRequest, Config, Message, Models, Role};
 use flowrun_engine::node::ModelChoice;
-use flowrun_engine::trace::seconds;
+use flowrun_nodes::model::CallContext;
+use flowrun_nodes::{ChatRequest, Message, Role};
 use serde_json::json;
 
-use super::{Refusal, output, runtime};
+use super::{REFUSED, print, refuse, say};
+use crate::configuration;
 
-/// What to do when there is no model.
-pub(super) const WAYS: &str = "\
-error: no model is configured
-
-flowrun asks a language model. The ways to one:
-
-  any OpenAI-compatible server (llama.cpp, vLLM, LM Studio, …)
-      export OPENAI_BASE_URL=http://127.0.0.1:8080/v1
-
-  OpenAI, or a service like it
-      export OPENAI_API_KEY=…  FLOWRUN_MODEL=gpt-5-mini
-
-  Ollama
-      start it; on its usual port it is found without configuration
-
-  a file `flowrun.yaml` in this folder
-      models:
-        default: {provider: openai, base_url: \"http://127.0.0.1:8080/v1\", model: NAME}
-
-  no model at all, replies from a file
-      flowrun run FILE --model scripted:REPLIES.yaml
-
-`flowrun models` shows what is configured and whether it answers.";
-
-/// Longest wait for a word.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(super) fn models(mut config: Config) -> Result<u8, Refusal> {
-    let runtime = runtime()?;
-    if let Some(note) = runtime.block_on(config.find_default())? {
-        output::say(&note);
+pub(super) async fn models(wanted: Option<&str>) -> ExitCode {
+    let configured = match configuration::models(wanted).await {
+        Ok(configured) => configured,
+        Err(problem) => return refuse(&problem),
+    };
+    if let Some(notice) = &configured.notice {
+        say(notice);
     }
-    let models = config.models();
-    let aliases = models.aliases();
+    let aliases = configured.models.aliases();
     if aliases.is_empty() {
-        return Err(Refusal::Text(WAYS.to_owned()));
+        return refuse(configuration::WAYS);
     }
-    let mut silent = false;
+    let mut silent = 0;
     for alias in aliases {
-        let start = Instant::now();
-        let (name, answer) = runtime.block_on(ask(&models, &alias));
-        let took = seconds(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
-        silent |= answer.is_err();
-        let answer = match answer {
-            Ok(()) => format!("answers, {took}"),
-            Err(problem) => format!("does not answer: {problem}"),
+        let choice = ModelChoice { alias: Some(alias.clone()), declared: None };
+        let line = match configured.models.resolve(&choice) {
+            Ok(resolved) => match round_trip(&resolved).await {
+                Ok(answer) => format!("{alias:<12} {}: {answer}", resolved.model.name()),
+                Err(problem) => {
+                    silent += 1;
+                    format!("{alias:<12} {}: FAILED: {problem}", resolved.model.name())
+                }
+            },
+            Err(problem) => {
+                silent += 1;
+                format!("{alias:<12} FAILED: {}", problem.message)
+            }
         };
-        output::data(&format!("{alias:<12} {name}: {answer}\n"));
+        print(&format!("{line}\n"));
     }
-    Ok(u8::from(silent))
+    if silent > 0 { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
 }
 
-/// The model's name and whether a real call works.
-async fn ask(models: &Models, alias: &str) -> (String, Result<(), String>) {
-    let choice = ModelChoice { alias: Some(alias.to_owned()), declared: None };
-    let resolved = match models.resolve(&choice) {
-        Ok(resolved) => resolved,
-        Err(error) => return ("?".to_owned(), Err(error.to_string())),
-    };
-    let mut params = resolved.params;
+async fn round_trip(resolved: &flowrun_nodes::model::Resolved) -> Result<String, String> {
+    let mut params = resolved.params.clone();
     params.insert("max_tokens".to_owned(), json!(16));
-    let request = ChatRequest {
-        messages: vec![Message::new(Role::User, "Reply with the word ok.")],
-        params,
-        ..ChatRequest::default()
-    };
-    let context = CallContext::default();
-    let asked = tokio::time::timeout(PATIENCE, resolved.model.chat(&request, &context)).await;
-    let answer = match asked {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no reply within {} s", PATIENCE.as_secs())),
-    };
-    (resolved.model.name(), answer)
+    let messages = vec![Message::new(Role::User, "Say the word hello and nothing else.")];
+    let request = ChatRequest { messages, params, json_schema: None };
+    let started = Instant::now();
+    let reply =
+        tokio::time::timeout(Duration::from_secs(60), resolved.model.chat(&request, &CallContext::default())).await;
+    let reply = reply.map_err(|_| "no answer within 60 s".to_owned())?.map_err(|error| error.message)?;
+    let said: String = flowrun_engine::render::clean(reply.text.trim()).chars().take(40).collect();
+    Ok(format!("answers in {:.1} s (\"{said}\")", started.elapsed().as_secs_f64()))
 }

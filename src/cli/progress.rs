@@ -1,214 +1,179 @@
-//! What a run shows while it goes on: repairs, the drawn graph, one line a finished step; on a terminal also what runs now.
-//!
-//! It watches the same events that are recorded, so what it shows is what happened.
+//! What people see while a run goes on: a live view on a terminal, one line a step otherwise.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flowrun::{Event, Graph, Observer, Record};
-use flowrun_engine::event::{Decision, Logged, Outcome, SkipReason, Writer};
+use flowrun_engine::event::{Decision, Event, Outcome, Record, SkipReason};
 use flowrun_engine::expr::Datum;
+use flowrun_engine::graph::Graph;
 use flowrun_engine::id::{StepId, ValueHash};
+use flowrun_engine::observer::Observer;
 use flowrun_engine::render;
-use flowrun_engine::trace::{Trace, seconds};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use flowrun_engine::trace::seconds;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use super::output;
+use super::{say, width};
 
-/// Characters of a value that are shown beside its step.
-const VALUE_SHOWN: usize = 60;
+/// Most running steps that the live view shows at once.
+const BARS_MAX: usize = 12;
 
-/// Shows a run.
+/// Watches a run for a person.
 pub(super) struct Progress {
-    quiet: bool,
-    bar: ProgressBar,
-    seen: Mutex<Seen>,
+    state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct Seen {
+struct State {
+    live: Option<MultiProgress>,
+    bars: BTreeMap<StepId, ProgressBar>,
+    started: BTreeMap<StepId, u64>,
     values: BTreeMap<ValueHash, Arc<Datum>>,
-    running: BTreeMap<StepId, (Arc<str>, u64)>,
-    paths: BTreeMap<StepId, Arc<str>>,
-    frames: BTreeMap<StepId, u32>,
-    done: usize,
-    plan: Option<(Value, Vec<String>)>,
-    writer: Writer,
-    log: Vec<Logged>,
+    plans: Vec<Value>,
 }
 
 impl Progress {
-    pub(super) fn new(quiet: bool) -> Self {
-        let live = !quiet && std::io::stderr().is_terminal();
-        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        if live {
-            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar.enable_steady_tick(Duration::from_millis(100));
-        }
-        Self { quiet, bar, seen: Mutex::new(Seen::default()) }
+    pub(super) fn new() -> Self {
+        let live = std::io::stderr().is_terminal().then(MultiProgress::new);
+        let (bars, started, values) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { state: Mutex::new(State { live, bars, started, values, plans: Vec::new() }) }
     }
+}
 
-    /// Clears the live line.
-    pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
-
-    /// The first plan that was run, with the keys that its texts may mention.
-    pub(super) fn plan(&self) -> Option<(Value, Vec<String>)> {
-        self.seen().plan.clone()
-    }
-
-    /// How long the steps that decided the duration took together, in milliseconds.
-    pub(super) fn critical_path_ms(&self) -> u64 {
-        Trace::new(&self.seen().log).critical_path_ms
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("BUG: a panic while a run was shown")
-    }
-
+impl State {
     fn say(&self, text: &str) {
-        if !self.quiet {
-            self.bar.suspend(|| output::say(text));
+        match &self.live {
+            Some(live) => {
+                let _unseen = live.println(text);
+            }
+            None => say(text),
+        }
+    }
+
+    fn take(&mut self, record: &Record) {
+        match &record.event {
+            Event::Started { step, attempt, .. } => {
+                self.started.insert(*step, record.time_ms);
+                if *attempt > 1 {
+                    self.say(&format!("  {} attempt {attempt}", record.path));
+                }
+                self.open_bar(*step, &record.path);
+            }
+            Event::Settled { step, provenance, .. } => {
+                self.close_bar(*step);
+                self.repairs(&record.path, *provenance);
+            }
+            Event::Backoff { delay_ms, error, .. } => {
+                self.say(&format!("  {}: {}; next attempt in {}", record.path, error.message, seconds(*delay_ms)));
+            }
+            Event::Decided { decision: Decision::Graph { graph, plan }, .. } => {
+                let plan = self.values.get(plan).map(|plan| plan.json().clone());
+                self.say(&drawn(&record.path, graph, plan.as_ref()));
+                self.plans.extend(plan);
+            }
+            Event::Ended { step, outcome } => self.ended(record, *step, outcome),
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, record: &Record, step: StepId, outcome: &Outcome) {
+        self.close_bar(step);
+        let took = self.started.remove(&step).map(|from| record.time_ms.saturating_sub(from));
+        let took = took.map(|ms| format!("  {}", seconds(ms))).unwrap_or_default();
+        let path = render::clean(&record.path);
+        if path.is_empty() {
+            return;
+        }
+        match outcome {
+            Outcome::Succeeded { recovered: None, .. } if took.is_empty() => {}
+            Outcome::Succeeded { recovered: None, value } => {
+                let value = self.values.get(value).map(|value| excerpt(value.json())).unwrap_or_default();
+                self.say(&format!("✓ {path}{took}  {value}"));
+            }
+            Outcome::Succeeded { recovered: Some(error), .. } => {
+                self.say(&format!("✓ {path}{took}  recovered from: {}", error.message))
+            }
+            Outcome::Failed { error, tolerated } => {
+                let word = if *tolerated { " (tolerated)" } else { "" };
+                self.say(&format!("✗ {path}{took}{word}  {}", error.message));
+            }
+            Outcome::Skipped(SkipReason::Guard) => self.say(&format!("- {path}  skipped: its `when` is false")),
+            Outcome::Skipped(_) => self.say(&format!("- {path}  skipped: what it needs is not there")),
+            Outcome::Cancelled => {}
+        }
+    }
+
+    fn repairs(&self, path: &str, provenance: Option<ValueHash>) {
+        let Some(report) = provenance.and_then(|hash| self.values.get(&hash)) else { return };
+        for repair in report.json()["repairs"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            self.say(&format!("  {path}: repaired {}", render::clean(repair)));
+        }
+        if report.json()["outcome"] == "fallback" {
+            self.say(&format!("  {path}: no plan of the model was usable; its `fallback` is used"));
+        }
+    }
+
+    fn open_bar(&mut self, step: StepId, path: &str) {
+        let Some(live) = self.live.as_ref().filter(|_| self.bars.len() < BARS_MAX) else { return };
+        let bar = live.add(ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(render::clean(path));
+        bar.enable_steady_tick(Duration::from_millis(120));
+        self.bars.insert(step, bar);
+    }
+
+    fn close_bar(&mut self, step: StepId) {
+        if let Some(bar) = self.bars.remove(&step) {
+            bar.finish_and_clear();
         }
     }
 }
 
 impl Observer for Progress {
     fn value(&self, hash: ValueHash, value: &Arc<Datum>) {
-        self.seen().values.insert(hash, value.clone());
+        self.state.lock().expect("BUG: a panic in the progress view").values.insert(hash, value.clone());
     }
 
     fn records(&self, records: &[Record]) {
-        let mut seen = self.seen();
-        for record in records {
-            let line = seen.writer.json(record).to_string();
-            seen.log.extend(Logged::parse(&line).ok());
-            if let Some(text) = seen.take(record) {
-                self.say(&text);
-            }
-        }
-        if !self.bar.is_hidden() {
-            self.bar.set_message(seen.now());
+        let mut state = self.state.lock().expect("BUG: a panic in the progress view");
+        records.iter().for_each(|record| state.take(record));
+    }
+
+    fn tokens(&self, path: &str, text: &str) {
+        let state = self.state.lock().expect("BUG: a panic in the progress view");
+        if let Some(bar) = state.bars.values().find(|bar| bar.prefix() == path) {
+            let so_far = format!("{}{}", bar.message(), render::clean(text));
+            let tail: String = so_far.chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect();
+            bar.set_message(tail);
         }
     }
 }
 
-impl Seen {
-    fn json(&self, hash: ValueHash) -> Value {
-        self.values.get(&hash).map_or(Value::Null, |datum| datum.json().clone())
-    }
-
-    /// What is to be said about a record.
-    fn take(&mut self, record: &Record) -> Option<String> {
-        if let Some(step) = record.event.step() {
-            self.paths.entry(step).or_insert_with(|| record.path.clone());
-        }
-        match &record.event {
-            Event::Started { step, .. } => {
-                self.running.insert(*step, (record.path.clone(), record.time_ms));
-                None
-            }
-            Event::Settled { provenance: Some(report), .. } => repairs(&record.path, &self.json(*report)),
-            Event::Backoff { step, error, delay_ms, .. } => {
-                self.running.remove(step);
-                let why = output::one_line(&error.message, 120);
-                Some(format!("… {}: {why}; again in {}", shown(&record.path), seconds(*delay_ms)))
-            }
-            Event::Decided { decision: Decision::Graph { plan, graph }, .. } => {
-                let plan = self.json(*plan);
-                let text = drawn(&record.path, graph, &plan);
-                let inputs = graph.inputs.iter().flatten().map(|(name, _)| name.clone());
-                self.plan.get_or_insert_with(|| (plan, inputs.filter(|name| name != "question").collect()));
-                Some(text)
-            }
-            Event::FrameOpened { step, children, .. } => {
-                self.frames.insert(*step, *children);
-                None
-            }
-            Event::Ended { step, outcome } if *step != StepId::ROOT => {
-                let started = self.running.remove(step).map(|(_, at)| at);
-                self.done += 1;
-                let took = started.map(|at| record.time_ms.saturating_sub(at));
-                self.ended(*step, &record.path, took, outcome)
-            }
-            _ => None,
-        }
-    }
-
-    /// The line of a finished step; frames are told by their steps, unless something went wrong.
-    fn ended(&self, step: StepId, path: &str, took: Option<u64>, outcome: &Outcome) -> Option<String> {
-        let took = took.map(seconds).unwrap_or_default();
-        let line = |mark: &str, text: &str| {
-            let line = format!("{mark} {:<24} {took:>8}  {text}", shown(path));
-            line.trim_end().to_owned()
-        };
-        match outcome {
-            Outcome::Succeeded { recovered: Some(error), .. } => {
-                Some(line("✓", &format!("recovered from: {}", output::one_line(&error.message, 120))))
-            }
-            Outcome::Succeeded { .. } if self.frames.contains_key(&step) => None,
-            Outcome::Succeeded { value, .. } => {
-                Some(line("✓", &output::one_line(&output::plain(&self.json(*value)), VALUE_SHOWN)))
-            }
-            Outcome::Failed { error, .. } => Some(line("✗", &output::one_line(&error.message, 200))),
-            Outcome::Skipped(reason) => Some(line("-", &self.skipped(*reason))),
-            Outcome::Cancelled => Some(line("■", "cancelled")),
-        }
-    }
-
-    fn skipped(&self, reason: SkipReason) -> String {
-        let name = |step| self.paths.get(&step).map_or_else(String::new, |path| shown(path));
-        match reason {
-            SkipReason::Requires(step) => format!("skipped: needs `{}`", name(step)),
-            SkipReason::OutputRequires(step) => format!("skipped: its output needs `{}`", name(step)),
-            SkipReason::NoneOf => "skipped: none of what it joins succeeded".to_owned(),
-            SkipReason::Guard => "skipped: its `when` is false".to_owned(),
-        }
-    }
-
-    /// What runs now, in one line.
-    fn now(&self) -> String {
-        let names: Vec<String> = self.running.values().take(6).map(|(path, _)| shown(path)).collect();
-        let more = self.running.len().saturating_sub(names.len());
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("{} done, running: {}{more}", self.done, names.join(", "))
-    }
+/// The graph of an expansion as it opens, with what each step asks.
+fn drawn(path: &str, graph: &Graph, plan: Option<&Value>) -> String {
+    let steps = plan.and_then(|plan| plan["steps"].as_array()).into_iter().flatten();
+    let asks = steps.filter(|step| step["id"] != "answer").map(|step| {
+        let text = |key: &str| render::clean(step[key].as_str().unwrap_or_default());
+        format!("    {}: {}\n", text("id"), text("ask"))
+    });
+    let boxes = render::graph(graph, width().saturating_sub(4));
+    let boxes: String = boxes.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "  {} opens a graph of {} steps:\n{boxes}{}",
+        render::clean(path),
+        graph.nodes().len(),
+        asks.collect::<String>()
+    )
+    .trim_end()
+    .to_owned()
 }
 
-fn shown(path: &str) -> String {
-    output::one_line(path, 60)
-}
-
-/// What had to be mended in a plan.
-fn repairs(path: &str, report: &Value) -> Option<String> {
-    let path = shown(path);
-    let mut lines = match report["outcome"].as_str()? {
-        "fallback" => vec![format!("{path}: no plan of the model could be used; the declared fallback is")],
-        "model_turn" => vec![format!("{path}: the model's first plan could not be used; a further one is")],
-        _ => Vec::new(),
-    };
-    for repair in report["repairs"].as_array().into_iter().flatten() {
-        lines.push(format!("{path}: repaired: {}", output::one_line(&output::plain(repair), 160)));
-    }
-    (!lines.is_empty()).then(|| lines.join("\n"))
-}
-
-/// The drawn graph with what its steps ask.
-fn drawn(path: &str, graph: &Graph, plan: &Value) -> String {
-    let mut lines = vec![format!("the graph of `{}`:", shown(path))];
-    lines.extend(render::graph(graph, output::width().saturating_sub(2)).lines().map(|line| format!("  {line}")));
-    for step in plan["steps"].as_array().into_iter().flatten() {
-        let (id, ask) = (output::plain(&step["id"]), output::plain(&step["ask"]));
-        if id != flowrun_engine::dialect::ANSWER {
-            let room = output::width().saturating_sub(22);
-            lines.push(format!("  {:<16} {}", output::one_line(&id, 30), output::one_line(&ask, room)));
-        }
-    }
-    lines.join("\n")
+fn excerpt(value: &Value) -> String {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let clean = render::clean(&text);
+    let short: String = clean.chars().take(60).collect();
+    if short.len() < clean.len() { format!("{short}…") } else { short }
 }

@@ -1,251 +1,234 @@
-//! `flowrun run` and `flowrun ask`: loads, runs, shows, records.
+//! `flowrun run` and `flowrun ask`.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 
-use flowrun::{Config, Flowrun, Recording, RunIdentity, RunOptions, RunOutcome, Source, Status, Workflow};
-use flowrun_engine::check::Checked;
-use flowrun_engine::graph::{Field, Graph, Work};
-use flowrun_engine::trace::{seconds, thousands};
+use flowrun_engine::definition::WorkflowDef;
+use flowrun_engine::dialect::Plan;
+use flowrun_engine::event::{Decision, Event, Record, Status};
+use flowrun_engine::expr::Datum;
+use flowrun_engine::graph::Workflow;
+use flowrun_engine::id::ValueHash;
+use flowrun_engine::observer::Observer;
+use flowrun_engine::run::{RunOptions, RunOutcome};
+use flowrun_engine::store::{Recording, RunIdentity, Runs};
+use flowrun_engine::trace::{Trace, seconds, thousands};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
-use super::{Refusal, RunsPlace, config, inputs, models, output, read_workflow, report, runtime};
+use super::{RunArgs, check, print, refuse, say};
+use crate::{Flowrun, configuration};
 
-/// How a run is driven and shown.
-#[derive(clap::Args)]
-pub(super) struct Options {
-    /// The model `default`: an alias of flowrun.yaml, `openai:NAME` or `scripted:FILE`.
-    #[arg(long, short = 'm', value_name = "ALIAS|PROVIDER:NAME")]
-    model: Option<String>,
-    /// Most steps that run at once [default: 16].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    max_parallel: Option<u32>,
-    /// Most model calls of the run; when they are used up it ends as `exhausted`.
-    #[arg(long, value_name = "N")]
-    budget_calls: Option<u64>,
-    /// Only errors on stderr.
-    #[arg(long, short = 'q')]
-    quiet: bool,
-    /// One JSON object on stdout: run, status, output, error, usage, steps, wall_ms, critical_path_ms.
-    #[arg(long)]
-    json: bool,
-    /// Write the plan that the model drew as a workflow file.
-    #[arg(long, value_name = "FILE")]
-    save_plan: Option<PathBuf>,
-    /// Record nothing.
-    #[arg(long)]
-    no_record: bool,
-    #[command(flatten)]
-    place: RunsPlace,
-}
-
-/// Runs a workflow and gives its exit code.
-pub(super) fn run(
-    reference: &str,
-    written: Vec<(String, String)>,
-    input_file: Option<&Path>,
-    options: &Options,
-) -> Result<u8, Refusal> {
-    let mut config = config()?;
-    if let Some(name) = &options.model {
-        config.choose(name)?;
-    }
-    let text = read_workflow(reference)?;
-    let (Checked { workflow, warnings }, source) = Flowrun::builder().build().check_text(reference, &text)?;
-    if !options.quiet && !warnings.is_empty() {
-        output::say_raw(&report::render(&warnings, &[&source], output::Styled::stderr()));
-    }
-    let inputs = inputs::collect(&workflow, written, input_file)?;
-    let runtime = runtime()?;
-    runtime.block_on(find_models(&workflow, &mut config, options.quiet))?;
-    let flowrun = Flowrun::builder().models(config.models()).build();
-    let code = runtime.block_on(drive(&flowrun, &workflow, inputs, &source, &config, options));
-    runtime.shutdown_background();
-    code
-}
-
-/// Sees to it that every model that the workflow asks is known.
-async fn find_models(workflow: &Workflow, config: &mut Config, quiet: bool) -> Result<(), Refusal> {
-    let mut asked = BTreeSet::new();
-    aliases(&workflow.graph, &mut asked);
-    let declared = |alias: &str| workflow.models.contains_key(alias);
-    if asked.contains("default")
-        && !declared("default")
-        && let Some(note) = config.find_default().await?
-        && !quiet
-    {
-        output::say(&note);
-    }
-    let known = config.aliases();
-    let mut unknown = asked.iter().filter(|alias| !declared(alias) && !known.contains(&alias.as_str()));
-    match unknown.next().map(String::as_str) {
-        Some("default") => Err(Refusal::Text(models::WAYS.to_owned())),
-        Some(alias) => Err(Refusal::Line(
-            format!("the workflow asks the model `{alias}`, which nothing defines"),
-            vec![format!("define it under `models:` in flowrun.yaml or in the workflow; known: {}", known.join(", "))],
-        )),
-        None => Ok(()),
-    }
-}
-
-/// Aliases of the models that a graph asks.
-fn aliases(graph: &Graph, asked: &mut BTreeSet<String>) {
-    for node in graph.nodes() {
-        if node.code.spec.as_ref().is_some_and(|spec| spec.calls_model) {
-            let alias = match node.code.fields.get("model") {
-                Some(Field::Literal(Value::String(alias))) => alias.as_str(),
-                _ => "default",
-            };
-            asked.insert(alias.to_owned());
-        }
-        match &node.work {
-            Work::Group(body) | Work::Call(body) => aliases(body, asked),
-            Work::Expand => drop(asked.insert("default".to_owned())),
-            _ => {}
-        }
-    }
-}
-
-async fn drive(
-    flowrun: &Flowrun,
-    workflow: &Arc<Workflow>,
-    inputs: Map<String, Value>,
-    source: &Source,
-    config: &Config,
-    options: &Options,
-) -> Result<u8, Refusal> {
-    let identity = identity(workflow, source);
-    let progress = Arc::new(Progress::new(options.quiet));
-    let mut run = RunOptions { calls_max: options.budget_calls, cancel: cancel_on_interrupt(), ..RunOptions::default() };
-    run.max_parallel = options.max_parallel.or(config.defaults().max_parallel).unwrap_or(run.max_parallel);
-    let recording = match options.no_record {
-        true => None,
-        false => {
-            let folder = options.place.folder(config);
-            let bad = |error| {
-                let help = "`--runs-dir DIR` records elsewhere, `--no-record` not at all".to_owned();
-                Refusal::Line(format!("the run cannot be recorded in `{}`: {error}", folder.display()), vec![help])
-            };
-            Some(Arc::new(Recording::begin(&folder, &identity).map_err(bad)?))
-        }
+pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
+    let configured = match configuration::models(args.model.as_deref()).await {
+        Ok(configured) => configured,
+        Err(problem) => return refuse(&problem),
     };
-    run.observers.add(progress.clone());
+    let models = configured.models;
+    let bare = Flowrun::builder().build();
+    let workflow = match check::load(&bare, reference) {
+        Ok(workflow) => workflow,
+        Err(code) => return code,
+    };
+    let inputs = match inputs(&workflow, &args) {
+        Ok(inputs) => inputs,
+        Err(problem) => return refuse(&problem),
+    };
+    if configuration::lacks_model(&workflow.definition, &models) {
+        return refuse(configuration::WAYS);
+    }
+    let flowrun = Flowrun::builder().models(models).build();
+    if let Some(notice) = configured.notice.filter(|_| !args.quiet) {
+        say(&notice);
+    }
+    let id = run_id();
+    let runs_dir = args.place.path(configured.file.runs_dir.as_deref());
+    let mut options = RunOptions { calls_max: args.max_calls, cancel: on_interrupt(), ..RunOptions::default() };
+    options.max_parallel = args.max_parallel.or(configured.file.max_parallel).unwrap_or(options.max_parallel).max(1);
+    let recording = match begin_recording(&args, &runs_dir, &id, &workflow) {
+        Ok(recording) => recording,
+        Err(problem) => return refuse(&problem),
+    };
     if let Some(recording) = &recording {
-        run.observers.add(recording.clone());
+        options.observers.add(recording.clone());
     }
-    let outcome = flowrun.run_with(workflow, inputs, run).await;
-    progress.finish();
-    if let Some(Err(error)) = recording.as_ref().map(|recording| recording.finish()) {
-        output::error(&format!("the recording is not complete: {error}"));
+    if !args.quiet {
+        options.observers.add(Arc::new(Progress::new()));
     }
-    let outcome = outcome.map_err(|error| {
-        // A run that did not begin leaves no record.
-        recording.iter().for_each(|recording| drop(std::fs::remove_dir_all(recording.folder())));
-        Refusal::Line(error.to_string(), vec![inputs_help(workflow)])
-    })?;
-    let mut code = outcome.status.exit_code();
-    show(&identity.id, &outcome, &progress, recording.is_some(), options);
-    if let Some(path) = &options.save_plan
-        && let Err(problem) = save_plan(&progress, path)
-    {
-        output::error(&problem);
-        code = code.max(1);
+    let plans = Arc::new(Plans::default());
+    if args.save_plan.is_some() {
+        options.observers.add(plans.clone());
     }
-    Ok(code)
+    let outcome = match flowrun.run(&workflow, Value::Object(inputs), options).await {
+        Ok(outcome) => outcome,
+        Err(problem) => return refuse(&format!("{problem}\nhelp: {}", usage(&workflow))),
+    };
+    if let Some(path) = &args.save_plan {
+        save_plan(path, &plans);
+    }
+    let recorded = recording.map(|recording| recording.finish().map_err(|error| error.to_string()));
+    if let Some(Err(problem)) = &recorded {
+        say(&format!("warning: the run could not be recorded: {problem}"));
+    }
+    conclude(&id, &outcome, &args, recorded.is_some_and(|recorded| recorded.is_ok()).then_some(&runs_dir))
 }
 
-fn inputs_help(workflow: &Workflow) -> String {
-    let inputs = workflow.definition.inputs.iter();
-    let listed: Vec<String> = inputs
-        .map(|(name, input)| match &input.default {
-            Some(_) => format!("`{name}` ({}, has a default)", input.schema.describe()),
-            None => format!("`{name}` ({})", input.schema.describe()),
-        })
-        .collect();
-    match listed.as_slice() {
-        [] => format!("`{}` takes no inputs", workflow.name),
-        _ => format!("`--input NAME=VALUE` gives one; `{}` takes {}", workflow.name, listed.join(", ")),
+/// Inputs from the file and the flags; flags win.
+fn inputs(workflow: &Workflow, args: &RunArgs) -> Result<Map<String, Value>, String> {
+    let mut inputs = Map::new();
+    if let Some(path) = &args.input_file {
+        let shown = path.display();
+        let text = fs::read_to_string(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
+        let value: Value = serde_yaml::from_str(&text).map_err(|error| format!("`{shown}`: {error}"))?;
+        match value {
+            Value::Object(map) => inputs = map,
+            _ => return Err(format!("`{shown}` is not a mapping of inputs")),
+        }
     }
+    for pair in &args.input {
+        let Some((name, text)) = pair.split_once('=') else {
+            return Err(format!("`--input {pair}`: an input is written NAME=VALUE"));
+        };
+        let declared = workflow.graph.inputs.as_ref().and_then(|inputs| inputs.get(name));
+        let takes_text = declared.is_none_or(|input| input.schema.validate(&Value::String(text.to_owned())).is_ok());
+        let value = match serde_json::from_str(text) {
+            _ if takes_text => Value::String(text.to_owned()),
+            Ok(value) => value,
+            Err(_) => Value::String(text.to_owned()),
+        };
+        inputs.insert(name.to_owned(), value);
+    }
+    Ok(inputs)
 }
 
-fn identity(workflow: &Workflow, source: &Source) -> RunIdentity {
+/// How the inputs of a workflow are written.
+fn usage(workflow: &Workflow) -> String {
+    let inputs = workflow.graph.inputs.iter().flatten().map(|(name, input)| {
+        let optional = if input.default.is_some() { " (optional)" } else { "" };
+        format!("--input {name}={}{optional}", input.schema.describe())
+    });
+    format!("`{}` takes {}", workflow.name, inputs.collect::<Vec<_>>().join(" "))
+}
+
+fn begin_recording(
+    args: &RunArgs,
+    runs_dir: &Path,
+    id: &str,
+    workflow: &Workflow,
+) -> Result<Option<Arc<Recording>>, String> {
+    if args.no_record {
+        return Ok(None);
+    }
+    let identity = RunIdentity {
+        id: id.to_owned(),
+        workflow: workflow.name.clone(),
+        started: jiff::Timestamp::now()
+            .round(jiff::Unit::Second)
+            .unwrap_or_else(|_| jiff::Timestamp::now())
+            .to_string(),
+        definition: workflow.definition.to_yaml(),
+    };
+    let recording = Recording::begin(runs_dir, &identity);
+    let failed = |error| {
+        format!("the run cannot be recorded in `{}`: {error}; use --no-record or --runs-dir", runs_dir.display())
+    };
+    recording.map(|recording| Some(Arc::new(recording))).map_err(failed)
+}
+
+/// Sortable by time, unique on this machine.
+fn run_id() -> String {
     let now = jiff::Timestamp::now();
-    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-    let id = format!("{}-{:04x}", now.strftime("%Y%m%d-%H%M%S-%3f"), random & 0xffff);
-    let started = now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
-    RunIdentity { id, workflow: workflow.name.clone(), started, definition: source.text().to_owned() }
+    let stamp = now.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S");
+    let mix = now.as_nanosecond() as u64 ^ u64::from(std::process::id()) << 32;
+    format!("{stamp}-{:06x}", (mix.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40))
 }
 
-/// The first Ctrl-C cancels the run, the second ends the program at once.
-fn cancel_on_interrupt() -> CancellationToken {
-    let cancel = CancellationToken::new();
-    let token = cancel.clone();
+/// Ctrl-C: the first cancels the run, the second ends the process at once.
+fn on_interrupt() -> CancellationToken {
+    let token = CancellationToken::new();
+    let cancel = token.clone();
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
-            output::say("cancelling; Ctrl-C again ends at once");
-            token.cancel();
+            say("cancelling; press Ctrl-C again to stop at once");
+            cancel.cancel();
             if tokio::signal::ctrl_c().await.is_ok() {
                 std::process::exit(130);
             }
         }
     });
-    cancel
+    token
 }
 
-/// The output on stdout, what became of the run on stderr.
-fn show(id: &str, outcome: &RunOutcome, progress: &Progress, recorded: bool, options: &Options) {
-    let RunOutcome { status, output: value, error, failed_step, usage, steps, wall_ms, .. } = outcome;
-    if options.json {
-        let failure = error
-            .as_ref()
-            .map(|error| json!({"code": error.code, "message": error.message, "step": failed_step}));
-        let report = json!({
-            "run": id, "status": status.word(), "output": value, "error": failure, "usage": usage, "steps": steps,
-            "wall_ms": wall_ms, "critical_path_ms": progress.critical_path_ms(),
+fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, recorded_in: Option<&std::path::PathBuf>) -> ExitCode {
+    if args.json {
+        let events = recorded_in.and_then(|dir| Runs::open(dir).load(id, false).ok()).map(|log| log.events);
+        let critical_path_ms = events.map(|events| Trace::new(&events).critical_path_ms);
+        let object = json!({
+            "run": id, "status": outcome.status.word(), "output": outcome.output, "error": outcome.error, "usage": outcome.usage,
+            "steps": outcome.steps, "wall_ms": outcome.wall_ms, "critical_path_ms": critical_path_ms,
         });
-        output::data(&format!("{report}\n"));
-    } else if let Some(value) = value.as_ref().filter(|value| *status == Status::Success || !value.is_null()) {
-        output::data(&format!("{}\n", output::plain(value)));
+        print(&format!("{object}\n"));
+    } else if let Some(output) = &outcome.output {
+        let text = output.as_str().map_or_else(|| output.to_string(), str::to_owned);
+        print(&format!("{text}\n"));
     }
-    if *status != Status::Success {
-        output::error(&match (error, failed_step.as_deref().filter(|step| !step.is_empty())) {
-            (Some(error), Some(step)) => format!("step `{step}`: {error}"),
-            (Some(error), None) => error.to_string(),
-            (None, _) => match outcome.bound {
-                Some(bound) => format!("the run ended early: {}", bound_text(bound)),
-                None => format!("the run ended: {}", status.word()),
-            },
-        });
-        if recorded && *status != Status::Cancelled {
-            output::help(&format!("`flowrun trace {id}` shows every step"));
-        }
+    if let Some(error) = &outcome.error {
+        let place = outcome.failed_step.as_deref().filter(|step| !step.is_empty());
+        let place = place.map(|step| format!("step `{step}` failed: ")).unwrap_or_default();
+        say(&format!("error: {place}{error}"));
     }
-    if !options.quiet {
-        let calls = if usage.calls == 1 { "call" } else { "calls" };
-        let tokens = thousands(usage.prompt_tokens + usage.completion_tokens);
-        let took = seconds(*wall_ms);
-        output::say(&format!("run {id}: {}, {} {calls}, {tokens} tokens, {took}", status.word(), usage.calls));
+    if let Some(bound) = outcome.bound {
+        let bound = serde_json::to_value(bound).unwrap_or_default();
+        say(&format!(
+            "error: the run used up its `{}`; what it had so far is its output",
+            bound.as_str().unwrap_or("budget")
+        ));
+    }
+    if !args.quiet {
+        let usage = outcome.usage;
+        let (tokens, time) = (thousands(usage.prompt_tokens + usage.completion_tokens), seconds(outcome.wall_ms));
+        say(&format!("run {id}: {}, {} calls, {tokens} tokens, {time}", outcome.status.word(), usage.calls));
+    }
+    if outcome.status == Status::Success { ExitCode::SUCCESS } else { ExitCode::from(outcome.status.exit_code()) }
+}
+
+/// Remembers the plans that were expanded.
+#[derive(Default)]
+struct Plans {
+    values: Mutex<std::collections::BTreeMap<ValueHash, Arc<Datum>>>,
+    plans: Mutex<Vec<ValueHash>>,
+}
+
+impl Observer for Plans {
+    fn value(&self, hash: ValueHash, value: &Arc<Datum>) {
+        self.values.lock().expect("BUG: a panic while a plan was kept").insert(hash, value.clone());
+    }
+
+    fn records(&self, records: &[Record]) {
+        let mut plans = self.plans.lock().expect("BUG: a panic while a plan was kept");
+        plans.extend(records.iter().filter_map(|record| match &record.event {
+            Event::Decided { decision: Decision::Graph { plan, .. }, .. } => Some(*plan),
+            _ => None,
+        }));
     }
 }
 
-fn bound_text(bound: flowrun_engine::event::Bound) -> &'static str {
-    match bound {
-        flowrun_engine::event::Bound::Calls => "all model calls of the budget are used (`budget.calls`, `--budget-calls`)",
-        flowrun_engine::event::Bound::Steps => "all steps are used (`limits.steps`)",
-    }
-}
-
-fn save_plan(progress: &Progress, path: &Path) -> Result<(), String> {
-    let Some((plan, keys)) = progress.plan() else {
-        return Err(format!("no graph was drawn, so `{}` was not written", path.display()));
+/// Writes the last plan that was expanded as a workflow file.
+fn save_plan(path: &Path, plans: &Plans) {
+    let last = plans.plans.lock().expect("BUG: a panic while a plan was kept").last().copied();
+    let value =
+        last.and_then(|hash| plans.values.lock().expect("BUG: a panic while a plan was kept").get(&hash).cloned());
+    let Some(value) = value else { return say("warning: no plan was drawn, so none was saved") };
+    let lowered = Plan::from_value(value.json()).and_then(|plan| plan.lower(&[]));
+    let text = match lowered {
+        Ok(definition) => WorkflowDef::to_yaml(&definition),
+        Err(_) => return say("warning: the plan needs names from around it and cannot stand alone; it was not saved"),
     };
-    let lowered = flowrun_engine::dialect::Plan::from_value(&plan).and_then(|plan| plan.lower(&keys));
-    let definition = lowered.map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        format!("the plan cannot be written: {}", lines.join("; "))
-    })?;
-    std::fs::write(path, definition.to_yaml()).map_err(|error| format!("`{}` cannot be written: {error}", path.display()))
+    match fs::write(path, text) {
+        Ok(()) => say(&format!("plan written to `{}`", path.display())),
+        Err(error) => say(&format!("warning: the plan could not be written to `{}`: {error}", path.display())),
+    }
 }

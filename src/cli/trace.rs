@@ -1,106 +1,139 @@
-//! `flowrun trace`: a run as a tree, as its log, or one step with what was said.
+//! `flowrun trace` and `flowrun runs`: what happened.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::process::ExitCode;
 
-use flowrun::Runs;
-use flowrun_engine::store::RunLog;
-use flowrun_engine::trace::{Trace, TraceStep, seconds, summary_line};
+use clap::ValueEnum;
+use flowrun_engine::render::clean;
+use flowrun_engine::store::{RunLog, Runs};
+use flowrun_engine::trace::{Trace, TraceStep, seconds, thousands};
 use serde_json::Value;
 
-use super::{Refusal, TraceFormat, output};
+use super::{RunsDir, print, refuse, width};
+use crate::configuration;
 
-pub(super) fn trace(
-    folder: &Path,
-    run: &str,
-    step: Option<&str>,
-    format: TraceFormat,
-    prompts: bool,
-) -> Result<u8, Refusal> {
-    let runs = Runs::open(folder);
-    let id = runs.find(run)?;
-    let log = runs.load(&id, true).map_err(|error| format!("the run `{id}` cannot be read: {error}"))?;
-    if format == TraceFormat::Jsonl {
-        let wanted = log.events.iter().filter(|event| step.is_none_or(|step| event.step == step));
-        output::data(&wanted.map(|event| format!("{}\n", event.line)).collect::<String>());
-        return Ok(0);
-    }
-    let trace = Trace::new(&log.events);
-    let text = match step {
-        Some(path) => {
-            let found = trace.steps.iter().find(|step| step.path == path).ok_or_else(|| {
-                let near = flowrun_engine::diagnostic::did_you_mean(path, trace.steps.iter().map(|s| s.path.as_str()));
-                let help = near.map(|near| format!("did you mean `{near}`?"));
-                Refusal::Line(format!("the run `{id}` has no step `{path}`"), help.into_iter().collect())
-            })?;
-            said(&log, found)
-        }
-        None => overview(&log, &trace, prompts),
-    };
-    output::data(&text);
-    Ok(0)
+/// How a trace is shown.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Format {
+    /// A tree for people.
+    Tree,
+    /// The log as it is.
+    Jsonl,
 }
 
-fn overview(log: &RunLog, trace: &Trace, prompts: bool) -> String {
-    let mut text = trace.tree(output::width());
-    let _ = writeln!(text, "\n{}", summary_line(log));
-    if trace.critical_path_ms > 0 {
-        let path = seconds(trace.critical_path_ms);
-        let _ = writeln!(text, "critical path (*): {path}; at most {} steps at once", trace.overlap);
+fn open(place: &RunsDir) -> Result<Runs, String> {
+    let configured = configuration::file()?;
+    Ok(Runs::open(&place.path(configured.runs_dir.as_deref())))
+}
+
+pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: bool, place: &RunsDir) -> ExitCode {
+    let loaded = open(place).and_then(|runs| {
+        let id = runs.find(wanted)?;
+        runs.load(&id, true).map_err(|error| format!("the run `{id}` cannot be read: {error}"))
+    });
+    let log = match loaded {
+        Ok(log) => log,
+        Err(problem) => return refuse(&problem),
+    };
+    let within = |path: &str| {
+        step.is_none_or(|step| path == step || path.starts_with(step) && path[step.len()..].starts_with(['/', '[']))
+    };
+    if let Format::Jsonl = format {
+        let lines = log.events.iter().filter(|event| step.is_none() || within(&event.step));
+        return print(&lines.map(|event| format!("{}\n", event.line)).collect::<String>());
     }
+    let mut tree = Trace::new(&log.events);
+    if let Some(step) = step {
+        let Some(at) = tree.steps.iter().position(|known| known.path == step) else {
+            let near = flowrun_engine::diagnostic::did_you_mean(step, tree.steps.iter().map(|step| step.path.as_str()));
+            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return refuse(&format!("the run has no step `{step}`{near}"));
+        };
+        tree.roots = vec![at];
+    }
+    let mut text = tree.tree(width());
+    if prompts {
+        for shown in tree.steps.iter().filter(|shown| within(&shown.path)) {
+            conversation(&log, shown, &mut text);
+        }
+    }
+    let _ = write!(text, "\n{}\n", log.summary_line());
+    let _ =
+        writeln!(text, "critical path (*): {}; most steps at once: {}", seconds(tree.critical_path_ms), tree.overlap);
     if let Some(damage) = &log.damage {
         let _ = writeln!(text, "the log ends early: {damage}");
     }
-    if prompts {
-        for step in trace.steps.iter().filter(|step| step.provenance.is_some()) {
-            let _ = write!(text, "\n{}", said(log, step));
-        }
-    }
-    text
+    print(&text)
 }
 
-/// One step with its prompt, its reply and its value.
-fn said(log: &RunLog, step: &TraceStep) -> String {
-    let mut text = format!("── {} ({})\n", step.path, step.state);
-    if let Some(why) = &step.why {
-        let _ = writeln!(text, "why: {}", visible(why));
+/// Prompt, replies and value of a step.
+fn conversation(log: &RunLog, step: &TraceStep, text: &mut String) {
+    let value = |hash: &Option<String>| hash.as_deref().and_then(|hash| log.value(hash));
+    let Some(report) = value(&step.provenance) else { return };
+    let _ = writeln!(text, "\n── {} ({})", step.path, report["model"].as_str().unwrap_or("?"));
+    for message in report["messages"].as_array().into_iter().flatten() {
+        block(text, message["role"].as_str().unwrap_or("?"), &message["content"]);
     }
-    let value = |hash: &Option<String>| hash.as_ref().and_then(|hash| log.value(hash));
-    match value(&step.provenance) {
-        Some(report) => {
-            for message in report["messages"].as_array().into_iter().flatten() {
-                let role = message["role"].as_str().unwrap_or("?");
-                section(&mut text, role, &output::plain(&message["content"]));
-            }
-            for reply in report["replies"].as_array().into_iter().flatten() {
-                section(&mut text, "reply", &output::plain(&reply["text"]));
-            }
-            for key in ["outcome", "repairs"] {
-                if let Some(found) = report.get(key).filter(|found| **found != Value::Array(Vec::new())) {
-                    section(&mut text, key, &output::plain(found));
+    for reply in report["replies"].as_array().into_iter().flatten() {
+        block(text, "reply", &reply["text"]);
+    }
+    for repair in report["repairs"].as_array().into_iter().flatten() {
+        block(text, "repair", repair);
+    }
+    if let Some(value) = value(&step.value) {
+        block(text, "value", value);
+    }
+}
+
+fn block(text: &mut String, title: &str, value: &Value) {
+    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for (index, line) in shown.lines().enumerate() {
+        let title = if index == 0 { title } else { "" };
+        let _ = writeln!(
+            text,
+            "{title:>10} │ {}",
+            line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>()
+        );
+    }
+}
+
+pub(super) fn runs(json: bool, place: &RunsDir) -> ExitCode {
+    let runs = match open(place) {
+        Ok(runs) => runs,
+        Err(problem) => return refuse(&problem),
+    };
+    let ids = match runs.ids() {
+        Ok(ids) => ids,
+        Err(error) => return refuse(&format!("the runs cannot be read: {error}")),
+    };
+    let mut text = String::new();
+    for id in ids {
+        let Ok(summary) = runs.summary(&id) else {
+            let _ = writeln!(
+                text,
+                "{}",
+                if json {
+                    format!("{{\"id\":\"{id}\",\"status\":\"unreadable\"}}")
+                } else {
+                    format!("{id}  unreadable")
                 }
-            }
+            );
+            continue;
+        };
+        if json {
+            let _ = writeln!(text, "{}", serde_json::to_string(&summary).unwrap_or_default());
+        } else {
+            let usage = summary.usage;
+            let tokens = thousands(usage.prompt_tokens + usage.completion_tokens);
+            let name = clean(&summary.workflow);
+            let _ = writeln!(
+                text,
+                "{id}  {:<11} {name:<20} {:>4} calls {tokens:>8} tokens {:>9}",
+                summary.status,
+                usage.calls,
+                seconds(summary.wall_ms)
+            );
         }
-        None => {
-            if let Some(input) = value(&step.input) {
-                section(&mut text, "input", &output::plain(input));
-            }
-        }
     }
-    if let Some(found) = value(&step.value) {
-        section(&mut text, "value", &output::plain(found));
-    }
-    text
-}
-
-fn section(text: &mut String, title: &str, body: &str) {
-    let _ = writeln!(text, "[{title}]");
-    for line in visible(body).trim_end().lines() {
-        let _ = writeln!(text, "  {line}");
-    }
-}
-
-/// Without control characters: what a model says reaches the terminal as text.
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && !"\n\t".contains(c) { ' ' } else { c }).collect()
+    print(&text)
 }

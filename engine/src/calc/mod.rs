@@ -29,7 +29,8 @@ pub struct Formula {
 enum Part {
     Number(Fraction),
     Truth(bool),
-    List(Vec<Fraction>),
+    /// A list without its nulls, by the name that people know it under.
+    List(String, Vec<Value>),
 }
 
 impl Formula {
@@ -65,7 +66,7 @@ impl Formula {
         match eval(&self.root, &mut lookup)? {
             Part::Number(number) => Ok(number.to_value()),
             Part::Truth(truth) => Ok(Value::Bool(truth)),
-            Part::List(_) => Err(problem("a list is no number: use sum, max, min, avg or count")),
+            Part::List(..) => Err(problem("a list is no number: use sum, max, min, avg or count")),
         }
     }
 }
@@ -120,30 +121,34 @@ fn number(node: &Node, lookup: Lookup) -> Result<Fraction, StepError> {
     match eval(node, lookup)? {
         Part::Number(number) => Ok(number),
         Part::Truth(_) => Err(problem("yes or no is no number")),
-        Part::List(_) => Err(problem("a list is no number: use sum, max, min, avg or count")),
+        Part::List(..) => Err(problem("a list is no number: use sum, max, min, avg or count")),
     }
 }
 
 fn named(name: &str, value: Option<Value>) -> Result<Part, StepError> {
-    let one = |value: &Value| match value {
-        Value::Number(number) => Fraction::parse(&number.to_string()),
-        Value::String(text) => Fraction::parse(&text.trim().replace(',', "")),
-        _ => None,
-    };
-    let refuse = |value: &Value| {
-        let shown: String = value.to_string().chars().take(40).collect();
-        problem(format!("`{name}` is {shown}, which is no number"))
-    };
     match value {
         None => Err(problem(format!("`{name}` has no value"))),
         Some(Value::Null) => Err(problem(format!("`{name}` is unknown, so nothing can be computed with it"))),
         Some(Value::Bool(truth)) => Ok(Part::Truth(truth)),
-        Some(Value::Array(items)) => {
-            let known = items.iter().filter(|item| !item.is_null());
-            known.map(|item| one(item).ok_or_else(|| refuse(item))).collect::<Result<_, _>>().map(Part::List)
+        Some(Value::Array(mut items)) => {
+            items.retain(|item| !item.is_null());
+            Ok(Part::List(name.to_owned(), items))
         }
-        Some(value) => one(&value).map(Part::Number).ok_or_else(|| refuse(&value)),
+        Some(value) => read_number(name, &value).map(Part::Number),
     }
+}
+
+/// A JSON number, or a text that is one.
+fn read_number(name: &str, value: &Value) -> Result<Fraction, StepError> {
+    let number = match value {
+        Value::Number(number) => Fraction::parse(&number.to_string()),
+        Value::String(text) => Fraction::parse(&text.trim().replace(',', "")),
+        _ => None,
+    };
+    number.ok_or_else(|| {
+        let shown: String = value.to_string().chars().take(40).collect();
+        problem(format!("`{name}` is {shown}, which is no number"))
+    })
 }
 
 fn call(function: &str, arguments: &[Node], lookup: Lookup) -> Result<Part, StepError> {
@@ -151,7 +156,12 @@ fn call(function: &str, arguments: &[Node], lookup: Lookup) -> Result<Part, Step
     for argument in arguments {
         match eval(argument, lookup)? {
             Part::Number(number) => numbers.push(number),
-            Part::List(list) => numbers.extend(list),
+            Part::List(_, items) if function == "count" => numbers.extend(items.iter().map(|_| Fraction::from(0))),
+            Part::List(name, items) => {
+                for item in &items {
+                    numbers.push(read_number(&name, item)?);
+                }
+            }
             Part::Truth(_) => return Err(problem(format!("`{function}` takes numbers, not yes or no"))),
         }
     }
@@ -176,7 +186,7 @@ mod tests {
     use serde_json::json;
 
     fn eval(text: &str) -> Result<Value, String> {
-        let scope = json!({"a": 7, "b": "1,000", "l": [1, null, "2.5"], "n": null, "t": "many", "yes": true, "e": []});
+        let scope = json!({"a": 7, "b": "1,000", "l": [1, null, "2.5"], "n": null, "t": "many", "yes": true, "e": [], "words": ["x", "y"]});
         let formula = Formula::parse(text).map_err(|error| error.message)?;
         formula.eval(|name| scope.get(name).cloned()).map_err(|error| error.message)
     }
@@ -201,6 +211,7 @@ mod tests {
         check("max({l}) - min({l}, 0)", json!(2.5));
         check("avg({l})", json!(1.75));
         check("sum({e}) + count({e})", json!(0));
+        check("count({words})", json!(2));
         check("{a} > 3", json!(true));
         check("if {a} = 7 then 1 else 2", json!(1));
         check("if {yes} then 1 else 2", json!(1));

@@ -97,7 +97,7 @@ impl Checker<'_> {
         if refused {
             let message = format!("the workflow `{reference}` does not check");
             let problem = self.error(codes::BAD_CALL, at, Part::Value, message);
-            problem.help.extend(errors.take(ERRORS_SHOWN).map(|error| error.to_string()));
+            problem.help.extend(errors.take(ERRORS_SHOWN).map(|error| error.to_string().replace("\n  help: ", "; ")));
             return None;
         }
         workflow.map(|workflow| workflow.graph.clone())

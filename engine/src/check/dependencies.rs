@@ -94,19 +94,23 @@ impl Checker<'_> {
             self.name_problem(used, format!("this version does not run {what} yet (`{name}`)")).code = codes::NOT_YET;
             return;
         }
-        let special = match name {
-            "this" => Some("`this` is the value at hand and exists only in `output`"),
-            _ if own_item == Some(name) => Some("the item is not known here: this is evaluated once for all items"),
-            "item" => Some("`item` exists only under `for_each`"),
-            "loop" => Some("`loop` exists only inside a `{% for %}`"),
+        let special = match (name, own_item) {
+            ("this", _) => Some("`this` is the value at hand and exists only in `output`".to_owned()),
+            (name, Some(item)) if item == name => {
+                Some("the item is not known here: this is evaluated once for all items".to_owned())
+            }
+            ("item", Some(item)) => Some(format!("the item is called `{item}` here")),
+            ("item", None) => Some("`item` exists only under `for_each`".to_owned()),
+            ("loop", _) => Some("`loop` exists only inside a `{% for %}`".to_owned()),
             _ => None,
         };
+        let is_special = special.is_some();
         let message = match special {
-            Some(message) => message.to_owned(),
+            Some(message) => message,
             None if used.is_slot => format!("`{{{name}}}` names no node and no input"),
             None => format!("there is no node and no input `{name}` here"),
         };
-        let help = if special.is_some() { None } else { self.meant(names, name) };
+        let help = if is_special { None } else { self.meant(names, name) };
         let problem = self.name_problem(used, message);
         problem.code = if used.is_slot { codes::BAD_SLOT } else { codes::UNKNOWN_NAME };
         problem.help.extend(help);

@@ -250,7 +250,7 @@ impl<'a> Checker<'a> {
     fn near<'n>(&self, word: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
         let length = word.chars().count();
         let close = |name: &&str| name.chars().count().abs_diff(length) <= (length / 3).max(1);
-        if self.errors.is_full() || length > 64 {
+        if self.errors.is_full() || !(2..=64).contains(&length) {
             return None;
         }
         did_you_mean(word, candidates.into_iter().filter(close).take(CANDIDATES_MAX))

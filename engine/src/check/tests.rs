@@ -17,7 +17,13 @@ fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
     .field("ask", FieldFormat::Slotted, "the question, literal")
     .field("params", FieldFormat::Expression, "sampling")
     .field("system", FieldFormat::Template, "the role");
-    builtin_kinds().into_iter().chain([llm]).map(|spec| (spec.name.clone(), Arc::new(spec))).collect()
+    let plan = KindSpec { calls_model: true, ..KindSpec::leaf("plan") }
+        .required("prompt", FieldFormat::Template, "the question")
+        .field("with", FieldFormat::ExpressionOrNames, "names that texts may mention")
+        .field("combine", FieldFormat::Flag, "whether `answer` is appended")
+        .field("max_steps", FieldFormat::Count, "most steps")
+        .field("fallback", FieldFormat::Literal, "a plan");
+    builtin_kinds().into_iter().chain([llm, plan]).map(|spec| (spec.name.clone(), Arc::new(spec))).collect()
 }
 
 fn workflow(nodes: &str) -> Arc<Workflow> {
@@ -89,17 +95,23 @@ fn problems_are_found_all_at_once() {
 #[test]
 fn a_chain_of_300_000_nodes_is_checked_without_recursion() {
     let mut definition = WorkflowDef::default();
-    let node = |value: String| definition::NodeDef {
-        kind: "set".into(),
-        fields: [("value".to_owned(), serde_json::Value::String(value))].into_iter().collect(),
-        ..Default::default()
-    };
     for i in 0..300_000 {
-        let value = if i == 0 { "1".to_owned() } else { format!("n{}", i - 1) };
-        definition.nodes.insert(format!("n{i}"), node(value));
+        let need = |source: u32| definition::Need { name: format!("n{source}"), optional: false };
+        let node = definition::NodeDef {
+            kind: "set".into(),
+            needs: u32::checked_sub(i, 1).map(need).into_iter().collect(),
+            fields: [("value".to_owned(), serde_json::json!(1))].into_iter().collect(),
+            ..Default::default()
+        };
+        definition.nodes.insert(format!("n{i}"), node);
     }
-    let checked = check(definition, None, &kinds(), &NoLibrary).unwrap();
+    let checked = check(definition.clone(), None, &kinds(), &NoLibrary).unwrap();
     assert_eq!(checked.workflow.graph.nodes()[0].rank, 300_000);
+    definition.nodes.truncate(30_000);
+    definition.nodes[0].needs.push(definition::Need { name: "n29999".into(), optional: false });
+    let problems = check(definition, None, &kinds(), &NoLibrary).unwrap_err();
+    assert_eq!((problems.len(), problems[0].code), (1, codes::CYCLE));
+    assert!(problems[0].message.ends_with("n5 → … (29992 more) → n29998 → n29999 → n0"), "{}", problems[0].message);
 }
 
 #[test]
@@ -120,4 +132,245 @@ fn plans_are_held_to_the_rules() {
         plans.check(&plan(serde_json::json!([text("a", "x")])), &[], &only_calc).unwrap_err()[0].code,
         codes::BAD_PLAN
     );
+}
+
+/// Every problem as `path: message | help`, the errors and the warnings.
+fn problems(text: &str) -> Vec<String> {
+    let found = match check_text("t.yaml", text, &kinds(), &Shelf) {
+        Ok((checked, _)) => checked.warnings,
+        Err(refused) => refused.diagnostics,
+    };
+    let shown = |problem: &Diagnostic| {
+        let help: Vec<String> = problem.help.iter().map(|help| format!(" | {help}")).collect();
+        format!("{} {}: {}{}", problem.code.0, problem.path, problem.message, help.concat())
+    };
+    found.iter().map(shown).collect()
+}
+
+fn nodes(nodes: &str) -> Vec<String> {
+    problems(&format!("flowrun: 1\ninputs: {{q: 'string = x', n: 'integer = 2'}}\nnodes:\n{nodes}"))
+}
+
+fn assert_only(found: &[String], expected: &[&str]) {
+    let fits = found.len() == expected.len() && found.iter().zip(expected).all(|(found, part)| found.contains(part));
+    assert!(fits, "expected {expected:#?}, found {found:#?}");
+}
+
+/// Workflows by name; each line of `bomb` calls the next one twice.
+struct Shelf;
+
+impl Library for Shelf {
+    fn load(
+        &self,
+        reference: &str,
+        _: &str,
+        kinds: &BTreeMap<String, Arc<KindSpec>>,
+    ) -> Result<(WorkflowDef, Source), String> {
+        let text = match reference.split_once('-') {
+            Some(("bomb", level)) => {
+                let next = level.parse::<u32>().map_err(|error| error.to_string())? + 1;
+                let call = |name: &str| format!("  {name}: {{workflow: bomb-{next}}}\n");
+                if next > 14 {
+                    "flowrun: 1\nnodes: {a: {value: 1}}".to_owned()
+                } else {
+                    format!("flowrun: 1\nnodes:\n{}", ('a'..'k').map(|c| call(&c.to_string())).collect::<String>())
+                }
+            }
+            Some(("deep", level)) => {
+                let next = level.parse::<u32>().map_err(|error| error.to_string())? + 1;
+                format!(
+                    "flowrun: 1\nlimits: {{depth: 99}}\nnodes:\n{}",
+                    nested(10, &format!("{{workflow: deep-{next}}}"))
+                )
+            }
+            _ => match reference {
+                "@half" => "flowrun: 1\ninputs: {n: integer, by: integer = 2}\nnodes: {h: {value: n // by}}\noutput: h",
+                "@bad" => "flowrun: 1\nnodes: {h: {value: m}}",
+                "@self" => "flowrun: 1\nnodes: {h: {workflow: '@self'}}",
+                "@ping" => "flowrun: 1\nnodes: {h: {workflow: '@pong'}}",
+                "@pong" => "flowrun: 1\nnodes: {h: {workflow: '@ping'}}",
+                _ => return Err(format!("no workflow is called `{reference}`")),
+            }
+            .to_owned(),
+        };
+        let parsed = definition::read(reference, &text, kinds).map_err(|problems| format!("{problems:?}"))?;
+        Ok((parsed.definition, parsed.source))
+    }
+}
+
+/// Groups in groups, so many, with one node in the innermost.
+fn nested(levels: usize, inner: &str) -> String {
+    let line = |level: usize| format!("{}g{level}: {{nodes: {{\n", "  ".repeat(level + 1));
+    let open: String = (0..levels).map(line).collect();
+    format!("{open}{}x: {inner}{}\n", "  ".repeat(levels + 1), "}}".repeat(levels))
+}
+
+#[test]
+fn attributes_are_known_as_far_as_values_are() {
+    let check = |text: &str, expected: &[&str]| assert_only(&nodes(text), expected);
+    let a = "  a: {prompt: '{{ q }} {{ n }}', schema: {year: integer, who: {name: string}, kind: good | bad}}\n";
+    check(&format!("{a}  b: {{value: a.who.name}}\n  c: {{value: a.year}}\n"), &[]);
+    check(
+        &format!("{a}  b: {{value: a.who.nme}}\n"),
+        &["FR016 nodes.b.value: `a.who` has no attribute `nme` | did you mean `name`?"],
+    );
+    check(&format!("{a}  b: {{value: a.year.x}}\n"), &["`a.year` is a number and has no attribute `x`"]);
+    check(&format!("{a}  b: {{value: \"a.year == '1979'\"}}\n"), &["`a.year` is a number and never equals \"1979\""]);
+    check(
+        &format!("{a}  b: {{value: 1, when: \"q == 'x' and a.kind == 'god'\"}}\n"),
+        &["one of good, bad and never equals \"god\" | did you mean `'good'`?"],
+    );
+    check(&format!("{a}  b: {{value: 1, when: \"a.kind == 'good' or a.year > 3\"}}\n"), &[]);
+    check(&format!("{a}  b: {{value: 1, when: a.year}}\n"), &["`when` wants true or false, and this is a number"]);
+    check(
+        "  g: {nodes: {x: {value: q}, y: {value: n}}}\n  b: {value: g.x}\n  c: {value: g.z}\n",
+        &["nodes.c.value: `g` has no attribute `z` | it has x, y"],
+    );
+    check(
+        "  l: {prompt: '{{ q }}{{ n }}', schema: [{name: string}]}\n  b: {for_each: l, value: item.nam}\n",
+        &["`item` has no attribute `nam` | did you mean `name`?"],
+    );
+    check("  p: {value: [q, n]}\n  e: {graph: p}\n  b: {value: e.anwser}\n", &["did you mean `answer`?"]);
+}
+
+#[test]
+fn names_mean_what_stands_around_them() {
+    let check = |text: &str, expected: &[&str]| assert_only(&nodes(text), expected);
+    check("  a: {value: {samples: b, max_parallel: b}}\n  b: {value: [q, n]}\n", &[]);
+    check("  b: {value: [q, n]}\n  a: {prompt: x, samples: b}\n", &["FR012 nodes.a.samples: `b` is no input"]);
+    check("  a: {prompt: '{{ q }}', samples: n}\n", &[]);
+    check("  a: {for_each: [q, n], as: a, value: a}\n", &["FR011 nodes.a.as: `a` is a name already"]);
+    check("  a: {for_each: [q, n], as: q, value: q}\n", &["FR011 nodes.a.as"]);
+    check(
+        "  g: {for_each: [q, n], as: w, nodes: {w: {value: 1}}}\n",
+        &["FR011 nodes.g.nodes.w: `w` is a name outside"],
+    );
+    check("  a: {for_each: [q, n], as: w, value: w, when: w}\n", &["the item is not known here"]);
+    check(
+        "  g: {nodes: {x: {value: g}}}\n  u: {value: [q, n]}\n",
+        &["FR013 nodes.g.nodes.x.value: `g` is not finished here"],
+    );
+    check("  g: {nodes: {x: {prompt: '{{ y }}'}, y: {vlue: 1}}}\n  u: {value: [q, n]}\n", &["FR005 nodes.g.nodes.y"]);
+}
+
+#[test]
+fn a_circle_is_shown_beside_other_errors_with_the_places_that_close_it() {
+    let text = "flowrun: 1\nnodes:\n  a: {value: c + 1}\n  b: {value: 1, needs: [a]}\n  c: {value: b}\n  d: {value: nothing}\n";
+    let refused = check_text("t.yaml", text, &kinds(), &NoLibrary).unwrap_err();
+    assert_only(&problems(text), &["a → b → c → a", "FR012 nodes.d.value"]);
+    let related: Vec<_> = refused.diagnostics[0].related.iter().map(|(l, p)| (l.as_str(), p.line, p.column)).collect();
+    assert_eq!(related, [("`b` needs `a`", 4, 25), ("`c` needs `b`", 5, 14), ("`a` needs `c`", 3, 14)]);
+    assert_only(&nodes("  a: {value: a}\n  u: {value: [q, n]}\n"), &["FR013 nodes.a.value: `a` needs itself"]);
+}
+
+#[test]
+fn calls_are_checked_against_what_they_call() {
+    let check =
+        |text: &str, expected: &[&str]| assert_only(&nodes(&format!("  u: {{value: [q, n]}}\n{text}")), expected);
+    check("  a: {workflow: '@half', with: {n: u}}\n", &[]);
+    check(
+        "  a: {workflow: '@half', with: {n: 1, bye: 2}}\n",
+        &["FR012 nodes.a.with.bye: `@half` has no input `bye` | did you mean `by`?"],
+    );
+    check("  a: {workflow: '@half', with: {n: true}}\n", &["FR016 nodes.a.with.n: input `n`"]);
+    check("  a: {workflow: '@half'}\n", &["FR005 nodes.a: `@half` needs the input `n` (integer)"]);
+    check("  a: {workflow: '@none'}\n", &["FR022 nodes.a.workflow: no workflow is called `@none`"]);
+    check(
+        "  a: {workflow: '@bad'}\n  b: {workflow: '@bad'}\n",
+        &["`@bad` does not check | @bad:2:20: error[FR012]: there is no node and no input `m` here; names here: h"],
+    );
+    check("  a: {workflow: '@self'}\n", &["recursive calls yet (t.yaml → @self → @self)"]);
+    check("  a: {workflow: '@ping'}\n", &["`@ping` does not check | @ping:2:"]);
+}
+
+#[test]
+fn plans_that_are_written_out_are_checked_as_plans() {
+    let plan = "kind: plan, prompt: '{{ q }}{{ n }}', with: [q], fallback";
+    let check = |text: &str, expected: &[&str]| assert_only(&nodes(text), expected);
+    check(&format!("  p: {{{plan}: {{steps: []}}}}\n"), &[]);
+    check(&format!("  p: {{{plan}: {{steps: [{{id: a, ask: 'Who is {{q}}?'}}]}}}}\n"), &[]);
+    check(&format!("  p: {{{plan}: {{steps: [{{id: a, ask: 'Who is {{x}}?'}}]}}}}\n"), &["FR021 nodes.p.fallback"]);
+    check(&format!("  p: {{{plan}: {{steps: []}}, combine: false}}\n"), &["the plan has no steps"]);
+    check(
+        "  p: {kind: plan, prompt: '{{ q }}{{ n }}', with: [q, 1]}\n",
+        &["FR006 nodes.p.with: this is a list of names"],
+    );
+}
+
+#[test]
+fn hostile_files_cost_bounded_work() {
+    let ten_to_the_fourteen = nodes("  u: {value: [q, n]}\n  a: {workflow: bomb-0}\n");
+    assert_only(&ten_to_the_fourteen, &[]);
+    assert_only(&nodes("  u: {value: [q, n]}\n  a: {workflow: deep-0}\n"), &["`deep-0` does not check"]);
+    let deep = format!("flowrun: 1\nlimits: {{depth: 99}}\nnodes:\n{}", nested(60, "{value: 1}"));
+    assert_only(&problems(&deep), &[]);
+    let too_deep = format!("flowrun: 1\nnodes:\n{}", nested(17, "{value: 1}"));
+    assert_only(&problems(&too_deep), &["groups nest deeper than `limits.depth` (16)"]);
+    for mistake in ["{value: qestion}", "{vlue: 1, value: 1}", "{value: 'a b'}", "{ask: '{qestion}'}"] {
+        let one_line: String = (0..5_000).map(|n| format!("a_rather_long_name_{n}: {mistake}, ")).collect();
+        let found = problems(&format!("flowrun: 1\nnodes: {{{one_line}}}"));
+        assert_eq!(found.len(), PROBLEMS_MAX + 1, "{mistake}");
+        assert!(found.iter().any(|line| line.contains("4800 more errors are not shown")));
+    }
+    let unused: String = (0..5_000).map(|n| format!("  unused_{n}: {{value: 1}}\n")).collect();
+    let found = problems(&format!("flowrun: 1\nnodes:\n{unused}  last_one: {{value: 1}}\noutput: last_one\n"));
+    assert!(found.iter().any(|line| line.contains("4800 more warnings are not shown")));
+}
+
+/// Run with `cargo test --release -p flowrun-engine checks_20_000 -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement: needs the release profile"]
+#[expect(clippy::disallowed_methods, clippy::print_stderr, reason = "a measurement takes the time and shows it")]
+fn checks_20_000_nodes_in_a_second() {
+    let node = |n: usize| match n % 4 {
+        0 => format!("  n{n}:\n    prompt: |\n      Given {{{{ n{} }}}}, what is {{{{ q }}}}?\n", n.saturating_sub(1)),
+        1 => format!("  n{n}: {{ask: 'Is {{n{}}} right?', needs: ['n{}?']}}\n", n - 1, n.saturating_sub(1000)),
+        2 => format!("  n{n}: {{value: 'n{} | default(0)', when: \"q != 'x'\"}}\n", n - 1),
+        _ => format!("  n{n}: {{calc: '{{n{}}} * 2 + 1'}}\n", n - 1),
+    };
+    let nodes: String = (1..=20_000).map(node).collect();
+    let text = format!("flowrun: 1\ninputs: {{q: string}}\nnodes:\n  n0: {{value: 1}}\n{nodes}output: n20000\n");
+    let before = std::time::Instant::now();
+    let found = definition::read("t.yaml", &text, &kinds()).unwrap();
+    let read = before.elapsed();
+    assert!(found.diagnostics.is_empty(), "{:?}", found.diagnostics.first());
+    let checked = check(found.definition, Some(&found.source), &kinds(), &NoLibrary).unwrap();
+    let all = before.elapsed();
+    eprintln!("{} bytes, {} nodes: read {read:?}, all {all:?}", text.len(), checked.workflow.graph.nodes().len());
+    assert!(all.as_secs_f64() < 1.0, "{all:?}");
+}
+
+/// Files that are nearly right, cut and changed at random: whatever they say, nothing panics and every place is in the file.
+#[test]
+fn broken_files_never_panic() {
+    let texts = [
+        "flowrun: 1\ninputs:\n  q: string = ä\nnodes:\n  a:\n    prompt: |\n      Ünï {{ q }} — {% for x in b %}{{ x.y }}{% endfor %}\n  b: {for_each: [q, 'a | lines'], ask: \"Ist {item} „{a}“? \\u00e4\", schema: [string]}\noutput: {x: b, y: 'a ~ \"é\"'}\n",
+        "flowrun: 1\nnodes:\n  g: &g\n    for_each: >\n      [1,\n      2, üü]\n    as: w\n    nodes:\n      i: {calc: '{w} * 2 ^ 3', on_item_error: skip}\n      j: {value: w + i, needs: [\"i?\"], join: any}\n    output: i\n  h:\n    <<: *g\n    when: g | length > 'é'\noutput: g.x\n",
+    ];
+    let alphabet: Vec<char> = "aüq{}[]()|>&*!:#'\" \n\t-?%,.0x—\u{2028}\u{feff}😀".chars().collect();
+    let mut state = 7_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for round in 0..3_000 {
+        let mut text: Vec<char> = texts[round % 2].chars().collect();
+        for _ in 0..=random(4) {
+            let at = random(text.len());
+            match random(3) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(at, alphabet[random(alphabet.len())]),
+                _ => text[at] = alphabet[random(alphabet.len())],
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let found = std::panic::catch_unwind(|| match check_text("t.yaml", &text, &kinds(), &Shelf) {
+            Ok((checked, _)) => checked.warnings,
+            Err(refused) => refused.diagnostics,
+        });
+        let Ok(found) = found else { panic!("panicked on {text:?}") };
+        for place in found.iter().filter_map(|problem| problem.place.as_ref()) {
+            assert!(text.get(place.start..place.end).is_some(), "{place:?} in {text:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod attributes;
 mod kind;
+mod node_reader;
 mod reader;
 mod writer;
 
@@ -15,7 +16,7 @@ use serde_json::Value;
 pub use attributes::{RESERVED, is_attribute, later};
 pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork};
 
-pub use reader::{Parsed, read};
+pub use reader::{Configuration, Parsed, read, read_configuration};
 
 use crate::schema::Schema;
 

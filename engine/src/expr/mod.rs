@@ -10,6 +10,7 @@
 mod convert;
 mod filters;
 mod list_filters;
+mod rewrite;
 mod slotted;
 mod walk;
 

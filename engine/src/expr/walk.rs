@@ -5,11 +5,12 @@
 
 use std::ops::Range;
 
-use minijinja::machinery::ast::{BinOpKind, CallArg, CompareOpKind, Expr, Stmt, UnaryOpKind};
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt, UnaryOpKind};
 use minijinja::machinery::{Span, parse, parse_expr};
 use minijinja::syntax::SyntaxConfig;
 
 use super::filters::{FILTERS, TESTS};
+use super::rewrite;
 use super::{ExprError, NameUse};
 use crate::diagnostic::{codes, did_you_mean};
 
@@ -136,7 +137,7 @@ impl Walk<'_> {
     fn stmt(&mut self, stmt: &Stmt) -> String {
         match stmt {
             Stmt::Template(template) => self.body(&template.children),
-            Stmt::EmitRaw(raw) => escape_raw(raw.raw),
+            Stmt::EmitRaw(raw) => rewrite::raw(raw.raw),
             Stmt::EmitExpr(emit) => format!("{{{{ {} }}}}", self.expr(&emit.expr)),
             Stmt::ForLoop(each) => self.for_loop(each),
             Stmt::IfCond(cond) => {
@@ -289,7 +290,7 @@ impl Walk<'_> {
         match expr {
             Expr::Var(name) => self.name(name.id, Vec::new(), false, expr.span()),
             Expr::GetAttr(_) => self.attribute(expr),
-            Expr::Const(constant) => constant_text(&constant.value),
+            Expr::Const(constant) => rewrite::constant(&constant.value),
             Expr::Slice(s) => {
                 let (of, from, to, step) =
                     (self.expr(&s.expr), self.optional(&s.start), self.optional(&s.stop), self.optional(&s.step));
@@ -306,7 +307,7 @@ impl Walk<'_> {
                 let mut parts = Vec::new();
                 for step in &chain.ops {
                     let right = self.expr(&step.expr);
-                    parts.push(comparison(step.op, &left, &right));
+                    parts.push(rewrite::comparison(step.op, &left, &right));
                     left = right;
                 }
                 format!("({})", parts.join(" and "))
@@ -365,7 +366,7 @@ impl Walk<'_> {
         let mut text = self.expr(at);
         for (op, right) in chain.into_iter().rev() {
             let right = self.expr(right);
-            text = binary_text(op, &text, &right);
+            text = rewrite::binary(op, &text, &right);
         }
         text
     }
@@ -450,75 +451,5 @@ fn leftmost<'e, 's>(expr: &'e Expr<'s>) -> &'e Expr<'s> {
             Expr::Compare(chain) => &chain.expr,
             _ => return at,
         };
-    }
-}
-
-fn binary_text(op: BinOpKind, left: &str, right: &str) -> String {
-    let operator = match op {
-        BinOpKind::Eq => return comparison(CompareOpKind::Eq, left, right),
-        BinOpKind::Ne => return comparison(CompareOpKind::Ne, left, right),
-        BinOpKind::Lt => return comparison(CompareOpKind::Lt, left, right),
-        BinOpKind::Lte => return comparison(CompareOpKind::Lte, left, right),
-        BinOpKind::Gt => return comparison(CompareOpKind::Gt, left, right),
-        BinOpKind::Gte => return comparison(CompareOpKind::Gte, left, right),
-        BinOpKind::ScAnd => "and",
-        BinOpKind::ScOr => "or",
-        BinOpKind::Add => "+",
-        BinOpKind::Sub => "-",
-        BinOpKind::Mul => "*",
-        BinOpKind::Div => "/",
-        BinOpKind::FloorDiv => "//",
-        BinOpKind::Rem => "%",
-        BinOpKind::Pow => "**",
-        BinOpKind::Concat => "~",
-        BinOpKind::In => "in",
-    };
-    format!("({left} {operator} {right})")
-}
-
-fn comparison(op: CompareOpKind, left: &str, right: &str) -> String {
-    let operator = match op {
-        CompareOpKind::Eq => "==",
-        CompareOpKind::Ne => "!=",
-        CompareOpKind::Lt => "<",
-        CompareOpKind::Lte => "<=",
-        CompareOpKind::Gt => ">",
-        CompareOpKind::Gte => ">=",
-        CompareOpKind::In => return format!("({left} in {right})"),
-        CompareOpKind::NotIn => return format!("({left} not in {right})"),
-    };
-    format!("{COMPARE}('{operator}', {left}, {right})")
-}
-
-fn constant_text(value: &minijinja::Value) -> String {
-    if value.is_none() {
-        return "none".to_owned();
-    }
-    match value.as_str() {
-        Some(text) => {
-            let escaped: String = text.chars().flat_map(escape_char).collect();
-            format!("\"{escaped}\"")
-        }
-        None => serde_json::to_string(value).unwrap_or_default(),
-    }
-}
-
-fn escape_char(c: char) -> Vec<char> {
-    match c {
-        '"' | '\\' => vec!['\\', c],
-        '\n' => vec!['\\', 'n'],
-        '\r' => vec!['\\', 'r'],
-        '\t' => vec!['\\', 't'],
-        c => vec![c],
-    }
-}
-
-/// Raw text that reads as itself when it is parsed again.
-fn escape_raw(raw: &str) -> String {
-    if raw.contains(['{', '}', '%', '#']) || raw.starts_with('\n') {
-        let literal: String = raw.chars().flat_map(escape_char).collect();
-        format!("{{{{ \"{literal}\" }}}}")
-    } else {
-        raw.to_owned()
     }
 }

@@ -15,11 +15,8 @@ use crate::expr::{Datum, ExprError, Scope as Names, Slotted, Template, Tree, pri
 use crate::failure::StepError;
 use crate::graph::{Field, Graph, Node, NodeCode, Work};
 use crate::id::StepId;
-use crate::node::{Input, ModelChoice};
+use crate::node::{Input, ModelChoice, REPAIR_TURNS};
 use crate::scheduler::{ChildResult, Children, Resolved, Scope};
-
-/// Repair turns of a model call that must give structured output, when the node does not say how many.
-pub const REPAIR_TURNS: u32 = 2;
 
 /// The names of one evaluation.
 struct Known(Vec<(String, Arc<Datum>)>);

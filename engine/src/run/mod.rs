@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::observer::{Observer, Observers};
 use drive::Driver;
-pub use evaluate::REPAIR_TURNS;
 
 use crate::diagnostic::did_you_mean;
 use crate::event::{Bound, Status, Usage};

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::event::Logged;
 use crate::event::Usage;
+use crate::trace::{seconds, thousands};
 
 /// A folder of runs.
 #[derive(Clone, Debug)]
@@ -154,6 +155,14 @@ impl RunLog {
             steps: self.events.iter().filter(first).count() as u64,
             usage: usage.unwrap_or_else(|| self.usage_so_far()),
         }
+    }
+
+    /// The run in one line.
+    pub fn summary_line(&self) -> String {
+        let summary = self.summary();
+        let tokens = thousands(summary.usage.prompt_tokens + summary.usage.completion_tokens);
+        let (calls, wall) = (summary.usage.calls, seconds(summary.wall_ms));
+        format!("run {}: {}, {calls} calls, {tokens} tokens, {wall}", summary.id, summary.status)
     }
 
     fn usage_so_far(&self) -> Usage {

@@ -3,6 +3,8 @@
 //! Two parsers read the same text: serde_yaml gives the data, saphyr gives places and finds doubled keys. Every later problem
 //! names a path in the data, which the index here turns into a place.
 
+mod refusal;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ struct Spot {
     value: Range<usize>,
     map: IndexMap<String, Spot>,
     list: Vec<Spot>,
+    /// A key that is no scalar.
+    odd_key: Option<Range<usize>>,
 }
 
 impl Source {
@@ -49,26 +53,33 @@ impl Source {
     /// # Errors
     /// Why it is no YAML that a workflow can be read from.
     pub fn parse(name: &str, text: &str) -> Result<(Self, Value), Vec<Diagnostic>> {
+        let (source, value, problems) = Self::parse_all(name, text)?;
+        if problems.is_empty() { Ok((source, value)) } else { Err(problems) }
+    }
+
+    /// The same, going on behind single values that a workflow cannot hold: they read as null and are reported.
+    pub(crate) fn parse_all(name: &str, text: &str) -> Result<(Self, Value, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut source = Self::unparsed(name, text);
         if text.len() > Self::BYTES_MAX {
-            let message = format!("the file has {} bytes; {} is the most", text.len(), Self::BYTES_MAX);
+            let message = format!("the file has {} bytes; {} (8 MiB) is the most", text.len(), Self::BYTES_MAX);
             return Err(vec![source.problem(codes::UNREADABLE, 0..0, message)]);
         }
-        if let Some(at) = text.find(|c: char| c.is_control() && !"\n\r\t".contains(c)) {
-            let message = "the file is not text: it contains a control character".to_owned();
-            return Err(vec![source.problem(codes::UNREADABLE, at..at + 1, message)]);
+        let control = text.char_indices().find(|(_, c)| c.is_control() && !"\n\r\t".contains(*c));
+        if let Some((at, c)) = control {
+            let message = format!("the file is not plain text: it contains the control character U+{:04X}", c as u32);
+            return Err(vec![source.problem(codes::UNREADABLE, at..at + c.len_utf8(), message)]);
         }
         let data = serde_yaml::from_str::<serde_yaml::Value>(text).and_then(|mut value| {
             value.apply_merge()?;
             Ok(value)
         });
-        let data = data.map_err(|error| vec![source.not_yaml(&error)])?;
-        let marked = MarkedYaml::load_from_str(text).map_err(|error| vec![source.scan_error(&error)])?;
+        let data = data.map_err(|error| refusal::explain(&source, &error))?;
+        let marked = MarkedYaml::load_from_str(text).map_err(|error| vec![refusal::unplaced(&source, &error)])?;
         let offsets = Offsets::new(text);
         source.root = marked.first().map(|root| spot(root, 0..0, &offsets)).unwrap_or_default();
         let mut problems = Vec::new();
         let value = source.to_json(data, &mut Vec::new(), &mut problems);
-        if problems.is_empty() { Ok((source, value)) } else { Err(problems) }
+        Ok((source, value, problems))
     }
 
     /// A text that could not be parsed, or was not: for showing its lines. Of a text that is too large nothing is kept.
@@ -93,8 +104,11 @@ impl Source {
         let (spot, complete) = self.spot(path);
         let range = if part == Part::Key && complete && !path.is_empty() { &spot.key } else { &spot.value };
         let is_block = range.len() > 200 || self.text[range.clone()].contains('\n');
-        let shown = if is_block && !spot.key.is_empty() { spot.key.clone() } else { range.clone() };
-        self.place_of(shown)
+        if is_block && !spot.key.is_empty() {
+            return self.place_of(spot.key.clone());
+        }
+        let first_line = self.text[range.clone()].lines().next().unwrap_or_default();
+        self.place_of(range.start..range.start + first_line.len())
     }
 
     /// The place of a byte range inside the text value at `path`: exact where the scalar's style shows the text as it is.
@@ -170,52 +184,15 @@ impl Source {
     }
 
     fn place_of(&self, range: Range<usize>) -> Place {
-        let start = range.start.min(self.text.len());
+        let start = self.text.floor_char_boundary(range.start);
+        let end = self.text.ceil_char_boundary(range.end.max(start));
         let line = self.lines.partition_point(|line| *line <= start) - 1;
         let column = self.text[self.lines[line]..start].chars().count() as u32 + 1;
-        Place {
-            file: self.name.clone(),
-            line: line as u32 + 1,
-            column,
-            start,
-            end: range.end.clamp(start, self.text.len()),
-        }
+        Place { file: self.name.clone(), line: line as u32 + 1, column, start, end }
     }
 
     fn problem(&self, code: Code, range: Range<usize>, message: String) -> Diagnostic {
         Diagnostic { place: Some(self.place_of(range)), ..Diagnostic::error(code, "", message) }
-    }
-
-    fn not_yaml(&self, error: &serde_yaml::Error) -> Diagnostic {
-        let text = error.to_string();
-        if text.contains("duplicate entry")
-            && let Err(error) = MarkedYaml::load_from_str(&self.text)
-        {
-            return self.scan_error(&error);
-        }
-        let at = error.location().map_or(0, |location| location.index().min(self.text.len()));
-        let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
-        let line = self.lines.partition_point(|line| *line <= at) - 1;
-        let shown = self.line(line);
-        let problem = self.problem(codes::NOT_YAML, at..at, format!("this is not YAML: {message}"));
-        match trap(&text, shown, if line > 0 { self.line(line - 1) } else { "" }) {
-            Some(help) => problem.help(help),
-            None => problem,
-        }
-    }
-
-    fn scan_error(&self, error: &saphyr::ScanError) -> Diagnostic {
-        let offsets = Offsets::new(&self.text);
-        let at = offsets.byte(error.marker().index());
-        let rest = &self.text[at..];
-        let key: String = rest.chars().take_while(|c| !":\n".contains(*c)).collect();
-        if error.info().contains("duplicate") {
-            let message = format!("the key `{}` is written twice", key.trim());
-            return self
-                .problem(codes::DUPLICATE_KEY, at..at + key.trim_end().len(), message)
-                .help("keep one of the two");
-        }
-        self.problem(codes::NOT_YAML, at..at, format!("this is not YAML: {}", error.info()))
     }
 
     fn to_json(&self, value: serde_yaml::Value, path: &mut Vec<String>, problems: &mut Vec<Diagnostic>) -> Value {
@@ -226,7 +203,7 @@ impl Source {
             Yaml::String(text) => Value::String(text),
             Yaml::Number(number) => match serde_json::to_value(&number) {
                 Ok(number) if !number.is_null() => number,
-                _ => self.refuse_value(path, codes::WRONG_TYPE, "not a finite number", problems),
+                _ => self.refuse_value(path, codes::WRONG_TYPE, "values are JSON, which has no such number", problems),
             },
             Yaml::Sequence(items) => {
                 let mut list = Vec::with_capacity(items.len());
@@ -244,8 +221,9 @@ impl Source {
                         Yaml::String(name) => name,
                         Yaml::Bool(flag) => flag.to_string(),
                         Yaml::Number(number) => number.to_string(),
+                        Yaml::Null => "null".to_owned(),
                         _ => {
-                            self.refuse_value(path, codes::WRONG_TYPE, "keys are texts", problems);
+                            self.refuse_key(path, problems);
                             continue;
                         }
                     };
@@ -256,15 +234,30 @@ impl Source {
                 Value::Object(map)
             }
             Yaml::Tagged(tagged) => {
-                let message = format!("the YAML tag `{}` means nothing here", tagged.tag);
+                let message = format!("`{}` is a tag of YAML, and means nothing here", tagged.tag);
                 self.refuse_value(path, codes::BAD_VALUE, &message, problems);
-                if let Some(problem) = problems.last_mut() {
-                    problem
-                        .help
-                        .push("an expression that begins with `!` wants quotes; negation is `not x`".to_owned());
-                }
+                let help = "negation is `not x`; a text that begins with `!` wants quotes".to_owned();
+                problems.last_mut().into_iter().for_each(|problem| problem.help.push(help.clone()));
                 Value::Null
             }
+        }
+    }
+
+    /// A key that is a list or a mapping: `{{ x }}` without quotes, mostly.
+    fn refuse_key(&self, path: &[String], problems: &mut Vec<Diagnostic>) {
+        let parts: Vec<&str> = path.iter().map(String::as_str).collect();
+        let spot = self.spot(&parts).0;
+        let raw = &self.text[spot.value.clone()];
+        if raw.starts_with("{{") {
+            let message = "a value that begins with `{` is a mapping of YAML";
+            self.refuse_value(path, codes::NOT_YAML, message, problems);
+            let quoted = format!("quotes make it a text: `\"{raw}\"`");
+            problems.last_mut().into_iter().for_each(|problem| problem.help.push(quoted.clone()));
+            return;
+        }
+        self.refuse_value(path, codes::WRONG_TYPE, "a key is a list or a mapping; keys are texts", problems);
+        if let (Some(problem), Some(key)) = (problems.last_mut(), &spot.odd_key) {
+            problem.place = Some(self.place_of(key.clone()));
         }
     }
 
@@ -276,52 +269,32 @@ impl Source {
     }
 }
 
-/// What people mean who write what YAML reads otherwise.
-fn trap(error: &str, line: &str, before: &str) -> Option<String> {
-    let value = line.split_once(": ").map_or(line, |(_, value)| value).trim();
-    if line.starts_with('\t') || line.trim_start_matches(' ').starts_with('\t') || error.contains("tab") {
-        return Some("indent with spaces; YAML takes no tabs".to_owned());
-    }
-    if error.contains("unknown escape") {
-        return Some("in double quotes `\\` begins an escape; write single quotes, or `\\\\d` for `\\d`".to_owned());
-    }
-    if error.contains("mapping values are not allowed") && value.contains(": ") {
-        return Some("a text with `: ` wants quotes around the whole of it".to_owned());
-    }
-    let begins_quoted = |text: &str| text.starts_with(['"', '\'']) && !text.ends_with(['"', '\'']);
-    let before = before.split_once(": ").map_or(before, |(_, value)| value).trim();
-    if begins_quoted(value) || begins_quoted(before) {
-        return Some(
-            "an expression that begins with a quote wants quotes around the whole: \"'a' if x else 'b'\"".to_owned(),
-        );
-    }
-    if value.starts_with(['>', '|', '@', '`', '%', '&', '*', '!']) {
-        return Some("a value that begins with this character wants quotes around it".to_owned());
-    }
-    if error.contains("did not find expected") || error.contains("mapping values") {
-        return Some("check the indentation: entries of one mapping begin in the same column".to_owned());
-    }
-    None
+/// Byte offsets of characters; in ASCII they are the same numbers.
+struct Offsets<'t> {
+    text: &'t str,
+    table: Option<Vec<usize>>,
 }
 
-/// Byte offsets of characters; for ASCII they are the same numbers.
-struct Offsets(Option<Vec<usize>>, usize);
-
-impl Offsets {
-    fn new(text: &str) -> Self {
+impl<'t> Offsets<'t> {
+    fn new(text: &'t str) -> Self {
         let table = || text.char_indices().map(|(at, _)| at).collect();
-        Self(if text.is_ascii() { None } else { Some(table()) }, text.len())
+        Self { text, table: (!text.is_ascii()).then(table) }
     }
 
     fn byte(&self, character: usize) -> usize {
-        match &self.0 {
-            None => character.min(self.1),
-            Some(table) => table.get(character).copied().unwrap_or(self.1),
+        match &self.table {
+            None => character.min(self.text.len()),
+            Some(table) => table.get(character).copied().unwrap_or(self.text.len()),
         }
     }
 
+    /// The range of a node. The parser leaves out the bracket that closes a mapping or a list.
     fn of(&self, node: &MarkedYaml) -> Range<usize> {
-        self.byte(node.span.start.index())..self.byte(node.span.end.index())
+        let range = self.byte(node.span.start.index())..self.byte(node.span.end.index());
+        let opens = self.text[range.start..].starts_with(['{', '[']);
+        let is_collection = matches!(node.data, YamlData::Mapping(_) | YamlData::Sequence(_));
+        let closes = opens && is_collection && self.text[range.end..].starts_with(['}', ']']);
+        range.start..range.end + usize::from(closes)
     }
 }
 
@@ -334,14 +307,18 @@ fn spot(node: &MarkedYaml, key: Range<usize>, offsets: &Offsets) -> Spot {
                     YamlData::Value(Scalar::String(name)) => name.to_string(),
                     YamlData::Value(Scalar::Boolean(flag)) => flag.to_string(),
                     YamlData::Value(Scalar::Integer(number)) => number.to_string(),
+                    YamlData::Value(Scalar::Null) => "null".to_owned(),
                     YamlData::Representation(text, ..) => text.to_string(),
-                    _ => continue,
+                    _ => {
+                        found.odd_key = Some(offsets.of(key));
+                        continue;
+                    }
                 };
                 found.map.insert(name, spot(value, offsets.of(key), offsets));
             }
         }
         YamlData::Sequence(items) => found.list = items.iter().map(|item| spot(item, 0..0, offsets)).collect(),
-        YamlData::Tagged(_, inner) => return spot(inner, found.key, offsets),
+        YamlData::Tagged(_, inner) => return Spot { value: found.value, ..spot(inner, found.key, offsets) },
         _ => {}
     }
     found

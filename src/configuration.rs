@@ -1,0 +1,153 @@
+//! Which models there are: `flowrun.yaml` < environment < flags, and the ways to one when there is none.
+
+use std::env;
+use std::fs;
+use std::time::Duration;
+
+use flowrun_engine::definition::{Configuration, ModelDef, NodeDef, WorkflowDef, read_configuration};
+use flowrun_nodes::Models;
+use flowrun_nodes::model::{OpenAi, Secret};
+use indexmap::IndexMap;
+
+const OPENAI: &str = "https://api.openai.com/v1";
+const OPENAI_MODEL: &str = "gpt-5-mini";
+const OLLAMA: &str = "http://127.0.0.1:11434/v1";
+
+/// What was configured, with where the default model came from.
+pub(crate) struct Configured {
+    pub(crate) models: Models,
+    pub(crate) file: Configuration,
+    /// A line for people about a model that was found without being configured.
+    pub(crate) notice: Option<String>,
+}
+
+/// Reads `flowrun.yaml` of the working directory, if there is one.
+pub(crate) fn file() -> Result<Configuration, String> {
+    let text = match fs::read_to_string("flowrun.yaml") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Configuration::default()),
+        text => text.map_err(|error| format!("`flowrun.yaml` cannot be read: {error}"))?,
+    };
+    read_configuration("flowrun.yaml", &text)
+        .map_err(|(problems, _)| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// Puts the table of models together. `wanted` is `--model`.
+pub(crate) async fn models(wanted: Option<&str>) -> Result<Configured, String> {
+    let file = file()?;
+    let mut models = Models::default();
+    for (alias, definition) in &file.models {
+        if let (Some(variable), base_url) = (&definition.api_key_env, definition.base_url.as_deref().unwrap_or(OPENAI))
+        {
+            match env::var(variable) {
+                Ok(key) if !key.is_empty() => {
+                    models.key(base_url, Secret::new(key));
+                }
+                _ => {
+                    return Err(format!(
+                        "the model `{alias}` of flowrun.yaml wants its key in `{variable}`, which is not set"
+                    ));
+                }
+            }
+        }
+        models.configure(alias, definition.clone());
+    }
+    let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let (base_url, key) = (variable("OPENAI_BASE_URL"), variable("OPENAI_API_KEY"));
+    if let Some(key) = &key {
+        models.key(base_url.as_deref().unwrap_or(OPENAI), Secret::new(key.clone()));
+    }
+    let wanted = wanted.map(str::to_owned).or_else(|| variable("FLOWRUN_MODEL"));
+    let mut notice = None;
+    if let Some(wanted) = wanted {
+        let definition = named(&wanted, &file, base_url.as_deref())?;
+        models.configure("default", definition);
+    } else if base_url.is_some() || key.is_some() {
+        models.configure("default", served(base_url.as_deref(), key).await?);
+    } else if !file.models.contains_key("default")
+        && let Some(name) = first_model(OLLAMA, None).await.ok().flatten()
+    {
+        notice = Some(format!("using `{name}` of the Ollama on 127.0.0.1:11434"));
+        models.configure("default", openai(&name, Some(OLLAMA)));
+    }
+    Ok(Configured { models, file, notice })
+}
+
+fn openai(model: &str, base_url: Option<&str>) -> ModelDef {
+    ModelDef {
+        provider: "openai".to_owned(),
+        model: model.to_owned(),
+        base_url: base_url.map(str::to_owned),
+        ..ModelDef::default()
+    }
+}
+
+/// The model that `ALIAS` or `PROVIDER:NAME` means.
+fn named(wanted: &str, file: &Configuration, base_url: Option<&str>) -> Result<ModelDef, String> {
+    if let Some(definition) = file.models.get(wanted) {
+        return Ok(definition.clone());
+    }
+    match wanted.split_once(':') {
+        Some(("openai", name)) => Ok(openai(name, base_url)),
+        Some(("scripted", path)) => {
+            Ok(ModelDef { provider: "scripted".to_owned(), model: path.to_owned(), ..ModelDef::default() })
+        }
+        _ if base_url.is_some() => Ok(openai(wanted, base_url)),
+        _ => {
+            let known: Vec<&str> = file.models.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none is configured".to_owned() } else { known.join(", ") };
+            Err(format!(
+                "no model `{wanted}`: write an alias of flowrun.yaml ({known}), `openai:NAME` or `scripted:FILE`"
+            ))
+        }
+    }
+}
+
+/// The model behind OPENAI_BASE_URL, or the hosted one if only a key is given.
+async fn served(base_url: Option<&str>, key: Option<String>) -> Result<ModelDef, String> {
+    let Some(url) = base_url else { return Ok(openai(OPENAI_MODEL, None)) };
+    match first_model(url, key.map(Secret::new)).await {
+        Ok(Some(name)) => Ok(openai(&name, base_url)),
+        Ok(None) => Err(format!("the server at {url} names no model; set FLOWRUN_MODEL")),
+        Err(problem) => {
+            Err(format!("{problem}\nhelp: OPENAI_BASE_URL is {url}; FLOWRUN_MODEL names a model without asking"))
+        }
+    }
+}
+
+async fn first_model(url: &str, key: Option<Secret>) -> Result<Option<String>, String> {
+    let client = OpenAi::new(url, "", key, Some(Duration::from_secs(5))).map_err(|error| error.message)?;
+    let names = client.list().await.map_err(|error| error.message)?;
+    Ok(names.into_iter().next())
+}
+
+/// Whether a workflow asks a model that nobody has named.
+pub(crate) fn lacks_model(definition: &WorkflowDef, models: &Models) -> bool {
+    let has_default =
+        definition.models.contains_key("default") || models.aliases().iter().any(|alias| alias == "default");
+    !has_default && asks_default(&definition.nodes)
+}
+
+fn asks_default(nodes: &IndexMap<String, NodeDef>) -> bool {
+    nodes.values().any(|node| {
+        let asks = ["llm", "plan"].contains(&node.kind.as_str()) && !node.fields.contains_key("model");
+        asks || asks_default(&node.nodes)
+    })
+}
+
+/// The ways to a model, on one screen.
+pub(crate) const WAYS: &str = "\
+no language model is configured. Any one of these does:
+
+  OPENAI_BASE_URL=http://127.0.0.1:8080/v1    a server of yours: llama.cpp, vLLM, LM Studio, …
+                                              (FLOWRUN_MODEL=NAME if it has several models)
+  OPENAI_API_KEY=sk-…                         a hosted API (with OPENAI_BASE_URL if it is not OpenAI's)
+  ollama serve                                an Ollama on its usual port is found by itself
+  --model scripted:FILE                       replies from a file, for trying things out
+
+or in flowrun.yaml, for every run in this folder:
+
+  models:
+    default: {provider: openai, model: qwen2.5, base_url: \"http://127.0.0.1:8080/v1\"}
+
+In a checkout of flowrun, `scripts/first-run` fetches a small model and serves it.
+`flowrun models` shows what is configured and tries it.";
