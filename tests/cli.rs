@@ -28,9 +28,9 @@ output: b
 
 /// A plan that the model draws when it is asked `Q?`.
 const PLAN: &str = r#"
+- {match: "Q: ", reply: "43 are left"}
 - {match: "How many eggs", reply: "48"}
 - {match: "How many are broken", reply: "5 eggs"}
-- {match: "Q: ", reply: "43 are left"}
 - match: "What is left"
   reply:
     steps:
@@ -113,8 +113,9 @@ fn the_answer_and_nothing_else_is_on_stdout() {
 #[test]
 fn json_is_one_object_with_the_documented_keys() {
     let place = Place::new();
-    let output = place.run(&["two.yaml", "--input", "word=x", "--json"]);
+    let output = place.run(&["two.yaml", "--input", "word=x", "--json", "--no-record"]);
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(report["critical_path_ms"].as_u64() >= Some(5), "{report}");
     let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
     let expected = ["run", "status", "output", "error", "usage", "steps", "wall_ms", "critical_path_ms"];
     assert_eq!(keys, expected);
@@ -204,7 +205,7 @@ fn a_drawn_graph_is_shown_and_a_saved_plan_runs_as_a_file() {
     assert!(code(&checked) == 0 && !stderr(&checked).contains("error"), "{}", stderr(&checked));
     let again = place.flowrun(&[&["run", "plan.yaml", "-q"], &model[..]].concat());
     assert_eq!((code(&again), stdout(&again).as_str()), (0, "43 are left\n"), "{}", stderr(&again));
-    let trace = place.flowrun(&["trace", "last", "answer"]);
+    let trace = place.flowrun(&["trace", "last", "answer", "--prompts"]);
     assert!(stdout(&trace).contains("A: 43") && stdout(&trace).contains("43 are left"), "{}", stdout(&trace));
     let none = place.run(&["two.yaml", "--input", "word=x", "--save-plan", "no.yaml"]);
     assert!(stderr(&none).contains("no plan was drawn") && !place.path().join("no.yaml").exists(), "{}", stderr(&none));
@@ -323,10 +324,7 @@ fn without_a_model_the_ways_to_one_are_shown() {
 #[test]
 fn the_configuration_is_read_and_its_mistakes_told() {
     let place = Place::new();
-    place.write(
-        "flowrun.yaml",
-        "models: {default: {provider: scripted, model: replies.yaml}}\ndefaults: {runs_dir: logs}\n",
-    );
+    place.write("flowrun.yaml", "models: {default: {provider: scripted, model: replies.yaml}}\nruns_dir: logs\n");
     let output = place.flowrun(&["run", "two.yaml", "--input", "word=x", "-q"]);
     assert_eq!((stdout(&output).as_str(), code(&output)), ("two\n", 0), "{}", stderr(&output));
     assert!(place.path().join("logs").exists() && !place.path().join(".flowrun").exists());
@@ -345,7 +343,7 @@ fn models_are_asked_for_a_word_and_keys_stay_secret() {
         place.command(&["models"]).env("MY_KEY", "sk-very-secret").env("FLOWRUN_MODEL", "good").output().unwrap();
     let all = stdout(&output) + &stderr(&output);
     assert!(
-        code(&output) == 1 && all.contains("good") && all.contains("answers") && all.contains("does not answer"),
+        code(&output) == 1 && all.contains("good") && all.contains("answers") && all.contains("cannot be reached"),
         "{all}"
     );
     assert!(!all.contains("sk-very-secret"));
