@@ -142,12 +142,12 @@ fn begin_recording(
     recording.map(|recording| Some(Arc::new(recording))).map_err(failed)
 }
 
-/// Sortable by time, unique on this machine.
+/// Sortable by time, to the millisecond (`last` is the last one), and unique on this machine.
 fn run_id() -> String {
     let now = jiff::Timestamp::now();
-    let stamp = now.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S");
+    let stamp = now.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S-%3f");
     let mix = now.as_nanosecond() as u64 ^ u64::from(std::process::id()) << 32;
-    format!("{stamp}-{:06x}", (mix.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40))
+    format!("{stamp}-{:04x}", (mix.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48))
 }
 
 /// Ctrl-C: the first cancels the run, the second ends the process at once.
