@@ -28,7 +28,7 @@ pub(crate) fn file() -> Result<Configuration, String> {
         text => text.map_err(|error| format!("`flowrun.yaml` cannot be read: {error}"))?,
     };
     read_configuration("flowrun.yaml", &text)
-        .map_err(|(problems, _)| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
 /// Puts the table of models together. `wanted` is `--model`. Servers are asked for the name of the default model only if one

@@ -4,6 +4,9 @@
 //! same status, output, needed steps and inputs as the reference, whatever the order and the limit; every step ends exactly
 //! once; no run hangs; never more at once than allowed; and that folding a prefix of the log rebuilds the scheduler exactly.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures and the seed of a failure are for people")]
+#![allow(clippy::disallowed_methods, reason = "the time it took is for people, no test depends on it")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -365,9 +365,8 @@ pub struct Configuration {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, (Vec<Diagnostic>, Option<Source>)> {
-    let (source, data) =
-        Source::parse(name, text).map_err(|problems| (problems, Some(Source::unparsed(name, text))))?;
+pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, Vec<Diagnostic>> {
+    let (source, data) = Source::parse(name, text)?;
     let kinds = BTreeMap::new();
     let mut reader = Reader { source, kinds: &kinds, path: Vec::new(), problems: Vec::new() };
     let mut configuration = Configuration::default();
@@ -391,5 +390,5 @@ pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, (Vec<
         }
         reader.path.pop();
     }
-    if reader.problems.is_empty() { Ok(configuration) } else { Err((reader.problems, Some(reader.source))) }
+    if reader.problems.is_empty() { Ok(configuration) } else { Err(reader.problems) }
 }
