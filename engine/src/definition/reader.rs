@@ -365,6 +365,7 @@ pub struct Configuration {
 ///
 /// # Errors
 /// Everything that is wrong with it.
+#[expect(clippy::result_large_err, reason = "made once per file")]
 pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, (Vec<Diagnostic>, Option<Source>)> {
     let (source, data) =
         Source::parse(name, text).map_err(|problems| (problems, Some(Source::unparsed(name, text))))?;
