@@ -12,7 +12,7 @@ use super::{REFUSED, print, refuse, say};
 use crate::configuration;
 
 pub(super) async fn models(wanted: Option<&str>) -> ExitCode {
-    let configured = match configuration::models(wanted).await {
+    let configured = match configuration::models(wanted, true).await {
         Ok(configured) => configured,
         Err(problem) => return refuse(&problem),
     };

@@ -23,11 +23,6 @@ use super::{RunArgs, check, print, refuse, say};
 use crate::{Flowrun, configuration};
 
 pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
-    let configured = match configuration::models(args.model.as_deref()).await {
-        Ok(configured) => configured,
-        Err(problem) => return refuse(&problem),
-    };
-    let models = configured.models;
     let bare = Flowrun::builder().build();
     let workflow = match check::load(&bare, reference) {
         Ok(workflow) => workflow,
@@ -37,6 +32,12 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Ok(inputs) => inputs,
         Err(problem) => return refuse(&problem),
     };
+    let asks = configuration::asks_default(&workflow.definition);
+    let configured = match configuration::models(args.model.as_deref(), asks).await {
+        Ok(configured) => configured,
+        Err(problem) => return refuse(&problem),
+    };
+    let models = configured.models;
     if configuration::lacks_model(&workflow.definition, &models) {
         return refuse(configuration::WAYS);
     }
@@ -64,7 +65,11 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     }
     let outcome = match flowrun.run(&workflow, Value::Object(inputs), options).await {
         Ok(outcome) => outcome,
-        Err(problem) => return refuse(&format!("{problem}\nhelp: {}", usage(&workflow))),
+        Err(problem) => {
+            // A run that did not begin leaves no record.
+            recording.iter().for_each(|recording| drop(fs::remove_dir_all(recording.folder())));
+            return refuse(&format!("{problem}\nhelp: {}", usage(&workflow)));
+        }
     };
     if let Some(path) = &args.save_plan {
         save_plan(path, &plans);
@@ -93,12 +98,10 @@ fn inputs(workflow: &Workflow, args: &RunArgs) -> Result<Map<String, Value>, Str
             return Err(format!("`--input {pair}`: an input is written NAME=VALUE"));
         };
         let declared = workflow.graph.inputs.as_ref().and_then(|inputs| inputs.get(name));
-        let takes_text = declared.is_none_or(|input| input.schema.validate(&Value::String(text.to_owned())).is_ok());
-        let value = match serde_json::from_str(text) {
-            _ if takes_text => Value::String(text.to_owned()),
-            Ok(value) => value,
-            Err(_) => Value::String(text.to_owned()),
-        };
+        let fits = |value: &Value| declared.is_some_and(|input| input.schema.validate(value).is_ok());
+        let is_text = declared.is_none_or(|input| input.schema.only_type() == Some("string"));
+        let json = serde_json::from_str(text).ok().filter(|value| !is_text && fits(value));
+        let value = json.unwrap_or_else(|| Value::String(text.to_owned()));
         inputs.insert(name.to_owned(), value);
     }
     Ok(inputs)
