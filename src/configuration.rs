@@ -36,6 +36,7 @@ pub(crate) fn file() -> Result<Configuration, String> {
 pub(crate) async fn models(wanted: Option<&str>, is_needed: bool) -> Result<Configured, String> {
     let file = file()?;
     let mut models = Models::default();
+    let mut notice = None;
     for (alias, definition) in &file.models {
         if let (Some(variable), base_url) = (&definition.api_key_env, definition.base_url.as_deref().unwrap_or(OPENAI))
         {
@@ -44,9 +45,7 @@ pub(crate) async fn models(wanted: Option<&str>, is_needed: bool) -> Result<Conf
                     models.key(base_url, Secret::new(key));
                 }
                 // Whoever asks this model hears of it from the server; runs that do not ask it need no key.
-                _ => tracing::warn!(
-                    "the model `{alias}` of flowrun.yaml wants its key in `{variable}`, which is not set"
-                ),
+                _ => notice = Some(format!("the model `{alias}` has no key: `{variable}` is not set")),
             }
         }
         models.configure(alias, definition.clone());
@@ -57,7 +56,6 @@ pub(crate) async fn models(wanted: Option<&str>, is_needed: bool) -> Result<Conf
         models.key(base_url.as_deref().unwrap_or(OPENAI), Secret::new(key.clone()));
     }
     let wanted = wanted.map(str::to_owned).or_else(|| variable("FLOWRUN_MODEL"));
-    let mut notice = None;
     if let Some(wanted) = wanted {
         let definition = named(&wanted, &file, base_url.as_deref())?;
         models.configure("default", definition);
