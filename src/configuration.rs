@@ -28,13 +28,15 @@ pub(crate) fn file() -> Result<Configuration, String> {
         text => text.map_err(|error| format!("`flowrun.yaml` cannot be read: {error}"))?,
     };
     read_configuration("flowrun.yaml", &text)
-        .map_err(|(problems, _)| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
-/// Puts the table of models together. `wanted` is `--model`.
-pub(crate) async fn models(wanted: Option<&str>) -> Result<Configured, String> {
+/// Puts the table of models together. `wanted` is `--model`. Servers are asked for the name of the default model only if one
+/// `is_needed` and nobody has named it.
+pub(crate) async fn models(wanted: Option<&str>, is_needed: bool) -> Result<Configured, String> {
     let file = file()?;
     let mut models = Models::default();
+    let mut notice = None;
     for (alias, definition) in &file.models {
         if let (Some(variable), base_url) = (&definition.api_key_env, definition.base_url.as_deref().unwrap_or(OPENAI))
         {
@@ -42,11 +44,8 @@ pub(crate) async fn models(wanted: Option<&str>) -> Result<Configured, String> {
                 Ok(key) if !key.is_empty() => {
                     models.key(base_url, Secret::new(key));
                 }
-                _ => {
-                    return Err(format!(
-                        "the model `{alias}` of flowrun.yaml wants its key in `{variable}`, which is not set"
-                    ));
-                }
+                // Whoever asks this model hears of it from the server; runs that do not ask it need no key.
+                _ => notice = Some(format!("the model `{alias}` has no key: `{variable}` is not set")),
             }
         }
         models.configure(alias, definition.clone());
@@ -57,13 +56,13 @@ pub(crate) async fn models(wanted: Option<&str>) -> Result<Configured, String> {
         models.key(base_url.as_deref().unwrap_or(OPENAI), Secret::new(key.clone()));
     }
     let wanted = wanted.map(str::to_owned).or_else(|| variable("FLOWRUN_MODEL"));
-    let mut notice = None;
     if let Some(wanted) = wanted {
         let definition = named(&wanted, &file, base_url.as_deref())?;
         models.configure("default", definition);
-    } else if base_url.is_some() || key.is_some() {
+    } else if is_needed && (base_url.is_some() || key.is_some()) {
         models.configure("default", served(base_url.as_deref(), key).await?);
-    } else if !file.models.contains_key("default")
+    } else if is_needed
+        && !file.models.contains_key("default")
         && let Some(name) = first_model(OLLAMA, None).await.ok().flatten()
     {
         notice = Some(format!("using `{name}` of the Ollama on 127.0.0.1:11434"));
@@ -124,13 +123,22 @@ async fn first_model(url: &str, key: Option<Secret>) -> Result<Option<String>, S
 pub(crate) fn lacks_model(definition: &WorkflowDef, models: &Models) -> bool {
     let has_default =
         definition.models.contains_key("default") || models.aliases().iter().any(|alias| alias == "default");
-    !has_default && asks_default(&definition.nodes)
+    !has_default && asks_default(definition)
 }
 
-fn asks_default(nodes: &IndexMap<String, NodeDef>) -> bool {
+/// Whether a workflow may ask the default model. Calls and graphs that are drawn may ask anything.
+pub(crate) fn asks_default(definition: &WorkflowDef) -> bool {
+    nodes_ask_default(&definition.nodes)
+}
+
+fn nodes_ask_default(nodes: &IndexMap<String, NodeDef>) -> bool {
     nodes.values().any(|node| {
-        let asks = ["llm", "plan"].contains(&node.kind.as_str()) && !node.fields.contains_key("model");
-        asks || asks_default(&node.nodes)
+        let asks = match node.kind.as_str() {
+            "llm" | "plan" => node.fields.get("model").is_none_or(|alias| alias == "default"),
+            "call" | "expand" => true,
+            _ => false,
+        };
+        asks || nodes_ask_default(&node.nodes)
     })
 }
 

@@ -31,7 +31,7 @@ pub use flowrun_engine::graph::Workflow;
 pub use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output};
 pub use flowrun_engine::observer::{Observer, Observers};
 pub use flowrun_engine::run::{RunOptions, RunOutcome, StartError};
-pub use flowrun_nodes::model::{CallContext, Secret};
+pub use flowrun_nodes::model::{CallContext, OpenAi, Scripted, Secret};
 pub use flowrun_nodes::{ChatReply, ChatRequest, Message, Model, Models, Role};
 pub use library::WORKFLOWS;
 pub use program::{Builder, Flowrun, LoadError, RunError, records};

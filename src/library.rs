@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,11 +33,17 @@ pub(crate) fn embedded(name: &str) -> Result<&'static str, String> {
 /// Reads a workflow file of the user's.
 pub(crate) fn read_file(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let size = fs::metadata(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?.len();
-    if size > Source::BYTES_MAX as u64 {
-        return Err(format!("`{shown}` has {size} bytes; {} is the most", Source::BYTES_MAX));
+    let unreadable = |error: std::io::Error| {
+        let near = path.to_str().filter(|name| embedded(name).is_ok());
+        let help = near.map(|name| format!("; the library has a workflow `@{name}`")).unwrap_or_default();
+        format!("`{shown}` cannot be read: {error}{help}")
+    };
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(unreadable)?;
+    file.take(Source::BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > Source::BYTES_MAX {
+        return Err(format!("`{shown}` is larger than {} bytes, which is the most", Source::BYTES_MAX));
     }
-    let bytes = fs::read(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
     String::from_utf8(bytes).map_err(|_| format!("`{shown}` is not text (UTF-8)"))
 }
 
@@ -81,7 +88,15 @@ fn below(reference: &str, from: &str) -> Result<PathBuf, String> {
     if from.starts_with('@') {
         return Err(format!("a workflow of the library calls only `@name`, not `{reference}`"));
     }
-    Ok(Path::new(from).parent().unwrap_or(Path::new("")).join(path))
+    let folder = Path::new(from).parent().unwrap_or(Path::new(""));
+    let target = folder.join(path);
+    let real = |path: &Path| if path.as_os_str().is_empty() { Path::new(".") } else { path }.canonicalize();
+    match (real(folder), real(&target)) {
+        (Ok(folder), Ok(real)) if !real.starts_with(&folder) => {
+            Err(format!("`{reference}` is a link out of the folder of the file that calls it"))
+        }
+        _ => Ok(target),
+    }
 }
 
 #[cfg(test)]

@@ -104,7 +104,9 @@ pub struct NodeContext {
 
 /// Takes text as it is produced.
 #[derive(Clone, Default)]
-pub struct TokenSink(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct TokenSink(Option<Arc<Sink>>);
+
+type Sink = dyn Fn(&str) + Send + Sync;
 
 impl TokenSink {
     /// Calls the function with each piece of text.

@@ -135,7 +135,7 @@ fn short(value: &Value, path: &mut Vec<String>) -> Result<Value, SchemaError> {
         Value::String(text) => {
             let mut parser = Parser { text, at: 0, depth: 0 };
             let schema = parser.whole().map_err(|message| refuse(path, message));
-            schema.map_err(|error| with_suggestion(error, text))
+            schema.map_err(with_suggestion)
         }
         Value::Array(items) if items.len() == 1 => {
             path.push("0".to_owned());
@@ -159,8 +159,26 @@ fn short(value: &Value, path: &mut Vec<String>) -> Result<Value, SchemaError> {
     }
 }
 
-fn with_suggestion(mut error: SchemaError, text: &str) -> SchemaError {
-    let near = crate::diagnostic::did_you_mean(text.trim_end_matches('?'), TYPES);
+/// What other languages call our types.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("text", "string"),
+    ("str", "string"),
+    ("int", "integer"),
+    ("float", "number"),
+    ("bool", "boolean"),
+    ("list", "[string]"),
+    ("array", "[string]"),
+    ("object", "{name: string}"),
+    ("dict", "{name: string}"),
+    ("map", "{name: string}"),
+    ("null", "string?"),
+];
+
+/// Suggests a type for a word that is none.
+fn with_suggestion(mut error: SchemaError) -> SchemaError {
+    let word = error.message.split('`').nth(1).filter(|_| error.message.contains("` is no type")).unwrap_or_default();
+    let other = OTHER_NAMES.iter().find(|(other, _)| *other == word).map(|(_, own)| *own);
+    let near = other.or_else(|| crate::diagnostic::did_you_mean(word, TYPES));
     error.help.extend(near.map(|near| format!("did you mean `{near}`?")));
     error
 }

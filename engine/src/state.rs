@@ -63,7 +63,7 @@ impl State {
             Waiting => matches!(to, Ready | Skipped | Failed | Succeeded | Cancelled),
             Ready => matches!(to, Running | Succeeded | Failed | Cancelled),
             Running => matches!(to, Succeeded | Failed | Skipped | Cancelled | Backoff | Suspended),
-            Backoff => matches!(to, Ready | Failed | Cancelled),
+            Backoff => matches!(to, Ready | Cancelled),
             Suspended => matches!(to, Succeeded | Failed | Cancelled),
             Succeeded | Failed | Skipped | Cancelled => false,
         }

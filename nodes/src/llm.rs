@@ -10,6 +10,8 @@
 //! Without `schema` the value is the reply's text, trimmed. With one, the schema goes along, the value is read out of the reply,
 //! and a reply that does not fit goes back to the model with the reason, at most `repair` times.
 
+#![allow(clippy::result_large_err, reason = "a failed attempt carries its cost and its report, once per attempt")]
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -220,9 +220,5 @@ fn refuse(message: &str) -> ExitCode {
 
 /// Width of the terminal, or 100.
 fn width() -> usize {
-    std::env::var("COLUMNS")
-        .ok()
-        .and_then(|columns| columns.parse().ok())
-        .filter(|columns| *columns >= 20)
-        .unwrap_or(100)
+    terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0).max(20))
 }

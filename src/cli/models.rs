@@ -8,11 +8,11 @@ use flowrun_nodes::model::CallContext;
 use flowrun_nodes::{ChatRequest, Message, Role};
 use serde_json::json;
 
-use super::{REFUSED, print, refuse, say};
+use super::{print, refuse, say};
 use crate::configuration;
 
 pub(super) async fn models(wanted: Option<&str>) -> ExitCode {
-    let configured = match configuration::models(wanted).await {
+    let configured = match configuration::models(wanted, true).await {
         Ok(configured) => configured,
         Err(problem) => return refuse(&problem),
     };
@@ -41,7 +41,7 @@ pub(super) async fn models(wanted: Option<&str>) -> ExitCode {
         };
         print(&format!("{line}\n"));
     }
-    if silent > 0 { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+    if silent > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 async fn round_trip(resolved: &flowrun_nodes::model::Resolved) -> Result<String, String> {

@@ -43,7 +43,7 @@ fn one(problem: &Diagnostic, sources: &[&Source], renderer: &Renderer) -> String
     }
     let here = problem.place.as_ref().map(|place| &place.file);
     for (label, place) in problem.related.iter().filter(|(_, place)| Some(&place.file) != here) {
-        let at = format!("{} at {}:{}:{}", visible(label), visible(&place.file), place.line, place.column);
+        let at = format!("{}:{}:{}: {}", visible(&place.file), place.line, place.column, visible(label));
         group = group.element(Level::NOTE.message(at));
     }
     let help = problem.help.iter().map(|line| Level::HELP.message(visible(line)));
@@ -64,8 +64,9 @@ fn snippet<'a>(
     let last = places().map(|place| clamp(place.end)).max().unwrap_or_default();
     let start = text[..first].rfind('\n').map_or(0, |at| at + 1);
     let end = text[last..].find('\n').map_or(text.len(), |at| last + at);
+    let end = start + text[start..end].trim_end_matches('\r').len();
     let line = text[..start].matches('\n').count() + 1;
-    let within = |place: &Place| clamp(place.start) - start..clamp(place.end) - start;
+    let within = |place: &Place| clamp(place.start).min(end) - start..clamp(place.end).min(end) - start;
     let marks = related()
         .map(|(label, other)| AnnotationKind::Context.span(within(other)).label(visible(label)))
         .chain([AnnotationKind::Primary.span(within(place))]);

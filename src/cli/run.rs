@@ -1,5 +1,6 @@
 //! `flowrun run` and `flowrun ask`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,13 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::dialect::Plan;
-use flowrun_engine::event::{Decision, Event, Record, Status};
+use flowrun_engine::event::{Decision, Event, Logged, Record, Status, Writer};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::id::ValueHash;
 use flowrun_engine::observer::Observer;
 use flowrun_engine::run::{RunOptions, RunOutcome};
-use flowrun_engine::store::{Recording, RunIdentity, Runs};
+use flowrun_engine::store::{Recording, RunIdentity};
 use flowrun_engine::trace::{Trace, seconds, thousands};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -23,11 +24,6 @@ use super::{RunArgs, check, print, refuse, say};
 use crate::{Flowrun, configuration};
 
 pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
-    let configured = match configuration::models(args.model.as_deref()).await {
-        Ok(configured) => configured,
-        Err(problem) => return refuse(&problem),
-    };
-    let models = configured.models;
     let bare = Flowrun::builder().build();
     let workflow = match check::load(&bare, reference) {
         Ok(workflow) => workflow,
@@ -37,6 +33,12 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Ok(inputs) => inputs,
         Err(problem) => return refuse(&problem),
     };
+    let asks = configuration::asks_default(&workflow.definition);
+    let configured = match configuration::models(args.model.as_deref(), asks).await {
+        Ok(configured) => configured,
+        Err(problem) => return refuse(&problem),
+    };
+    let models = configured.models;
     if configuration::lacks_model(&workflow.definition, &models) {
         return refuse(configuration::WAYS);
     }
@@ -58,22 +60,26 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     if !args.quiet {
         options.observers.add(Arc::new(Progress::new()));
     }
-    let plans = Arc::new(Plans::default());
-    if args.save_plan.is_some() {
-        options.observers.add(plans.clone());
+    let seen = Arc::new(Seen::default());
+    if args.save_plan.is_some() || args.json {
+        options.observers.add(seen.clone());
     }
     let outcome = match flowrun.run(&workflow, Value::Object(inputs), options).await {
         Ok(outcome) => outcome,
-        Err(problem) => return refuse(&format!("{problem}\nhelp: {}", usage(&workflow))),
+        Err(problem) => {
+            // A run that did not begin leaves no record.
+            recording.iter().for_each(|recording| drop(fs::remove_dir_all(recording.folder())));
+            return refuse(&format!("{problem}\nhelp: {}", usage(&workflow)));
+        }
     };
     if let Some(path) = &args.save_plan {
-        save_plan(path, &plans);
+        save_plan(path, &seen);
     }
     let recorded = recording.map(|recording| recording.finish().map_err(|error| error.to_string()));
     if let Some(Err(problem)) = &recorded {
         say(&format!("warning: the run could not be recorded: {problem}"));
     }
-    conclude(&id, &outcome, &args, recorded.is_some_and(|recorded| recorded.is_ok()).then_some(&runs_dir))
+    conclude(&id, &outcome, &args, &seen)
 }
 
 /// Inputs from the file and the flags; flags win.
@@ -93,12 +99,10 @@ fn inputs(workflow: &Workflow, args: &RunArgs) -> Result<Map<String, Value>, Str
             return Err(format!("`--input {pair}`: an input is written NAME=VALUE"));
         };
         let declared = workflow.graph.inputs.as_ref().and_then(|inputs| inputs.get(name));
-        let takes_text = declared.is_none_or(|input| input.schema.validate(&Value::String(text.to_owned())).is_ok());
-        let value = match serde_json::from_str(text) {
-            _ if takes_text => Value::String(text.to_owned()),
-            Ok(value) => value,
-            Err(_) => Value::String(text.to_owned()),
-        };
+        let fits = |value: &Value| declared.is_some_and(|input| input.schema.validate(value).is_ok());
+        let is_text = declared.is_none_or(|input| input.schema.only_type() == Some("string"));
+        let json = serde_json::from_str(text).ok().filter(|value| !is_text && fits(value));
+        let value = json.unwrap_or_else(|| Value::String(text.to_owned()));
         inputs.insert(name.to_owned(), value);
     }
     Ok(inputs)
@@ -138,12 +142,12 @@ fn begin_recording(
     recording.map(|recording| Some(Arc::new(recording))).map_err(failed)
 }
 
-/// Sortable by time, unique on this machine.
+/// Sortable by time, to the millisecond (`last` is the last one), and unique on this machine.
 fn run_id() -> String {
     let now = jiff::Timestamp::now();
-    let stamp = now.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S");
+    let stamp = now.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S-%3f");
     let mix = now.as_nanosecond() as u64 ^ u64::from(std::process::id()) << 32;
-    format!("{stamp}-{:06x}", (mix.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40))
+    format!("{stamp}-{:04x}", (mix.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48))
 }
 
 /// Ctrl-C: the first cancels the run, the second ends the process at once.
@@ -162,10 +166,10 @@ fn on_interrupt() -> CancellationToken {
     token
 }
 
-fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, recorded_in: Option<&std::path::PathBuf>) -> ExitCode {
+fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen) -> ExitCode {
     if args.json {
-        let events = recorded_in.and_then(|dir| Runs::open(dir).load(id, false).ok()).map(|log| log.events);
-        let critical_path_ms = events.map(|events| Trace::new(&events).critical_path_ms);
+        let critical_path_ms =
+            Trace::new(&seen.log.lock().expect("BUG: a panic while an event was kept").1).critical_path_ms;
         let object = json!({
             "run": id, "status": outcome.status.word(), "output": outcome.output, "error": outcome.error, "usage": outcome.usage,
             "steps": outcome.steps, "wall_ms": outcome.wall_ms, "critical_path_ms": critical_path_ms,
@@ -195,37 +199,45 @@ fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, recorded_in: Option<
     if outcome.status == Status::Success { ExitCode::SUCCESS } else { ExitCode::from(outcome.status.exit_code()) }
 }
 
-/// Remembers the plans that were expanded.
+/// Remembers the events for `--json`, and the last plan that was expanded, with the keys that its texts may mention.
 #[derive(Default)]
-struct Plans {
-    values: Mutex<std::collections::BTreeMap<ValueHash, Arc<Datum>>>,
-    plans: Mutex<Vec<ValueHash>>,
+struct Seen {
+    values: Mutex<BTreeMap<ValueHash, Arc<Datum>>>,
+    plan: Mutex<Option<(ValueHash, Vec<String>)>>,
+    log: Mutex<(Writer, Vec<Logged>)>,
 }
 
-impl Observer for Plans {
+impl Observer for Seen {
     fn value(&self, hash: ValueHash, value: &Arc<Datum>) {
-        self.values.lock().expect("BUG: a panic while a plan was kept").insert(hash, value.clone());
+        self.values.lock().expect("BUG: a panic while a value was kept").insert(hash, value.clone());
     }
 
     fn records(&self, records: &[Record]) {
-        let mut plans = self.plans.lock().expect("BUG: a panic while a plan was kept");
-        plans.extend(records.iter().filter_map(|record| match &record.event {
-            Event::Decided { decision: Decision::Graph { plan, .. }, .. } => Some(*plan),
-            _ => None,
-        }));
+        let mut log = self.log.lock().expect("BUG: a panic while an event was kept");
+        for record in records {
+            let line = log.0.json(record).to_string();
+            log.1.extend(Logged::parse(&line).ok());
+            if let Event::Decided { decision: Decision::Graph { plan, graph }, .. } = &record.event {
+                let names = graph.inputs.iter().flatten().map(|(name, _)| name.clone());
+                let keys = names.filter(|name| name != "question").collect();
+                *self.plan.lock().expect("BUG: a panic while a plan was kept") = Some((*plan, keys));
+            }
+        }
     }
 }
 
 /// Writes the last plan that was expanded as a workflow file.
-fn save_plan(path: &Path, plans: &Plans) {
-    let last = plans.plans.lock().expect("BUG: a panic while a plan was kept").last().copied();
-    let value =
-        last.and_then(|hash| plans.values.lock().expect("BUG: a panic while a plan was kept").get(&hash).cloned());
-    let Some(value) = value else { return say("warning: no plan was drawn, so none was saved") };
-    let lowered = Plan::from_value(value.json()).and_then(|plan| plan.lower(&[]));
-    let text = match lowered {
+fn save_plan(path: &Path, seen: &Seen) {
+    let last = seen.plan.lock().expect("BUG: a panic while a plan was kept").clone();
+    let Some((hash, keys)) = last else { return say("warning: no plan was drawn, so none was saved") };
+    let values = seen.values.lock().expect("BUG: a panic while a value was kept");
+    let Some(value) = values.get(&hash) else { return };
+    let text = match Plan::from_value(value.json()).and_then(|plan| plan.lower(&keys)) {
         Ok(definition) => WorkflowDef::to_yaml(&definition),
-        Err(_) => return say("warning: the plan needs names from around it and cannot stand alone; it was not saved"),
+        Err(problems) => {
+            let first = problems.first().map(ToString::to_string).unwrap_or_default();
+            return say(&format!("warning: the plan cannot be written as a workflow: {first}"));
+        }
     };
     match fs::write(path, text) {
         Ok(()) => say(&format!("plan written to `{}`", path.display())),

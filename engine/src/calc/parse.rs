@@ -230,7 +230,12 @@ impl Parser<'_> {
     fn call(&mut self) -> Result<Node, ExprError> {
         let function = self.word().to_owned();
         if !FUNCTIONS.contains(&function.as_str()) {
-            return Err(self.refuse(format!("`{function}` means nothing in a formula")));
+            let mut problem = self.refuse(format!("`{function}` means nothing in a formula"));
+            problem.range = Some(self.at..self.at + function.len());
+            if !self.text[self.at + function.len()..].trim_start().starts_with('(') {
+                problem.help.insert(0, format!("the value of `{function}` is written `{{{function}}}`"));
+            }
+            return Err(problem);
         }
         self.at += function.len();
         if !self.eat('(') {

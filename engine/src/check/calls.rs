@@ -97,7 +97,11 @@ impl Checker<'_> {
         if refused {
             let message = format!("the workflow `{reference}` does not check");
             let problem = self.error(codes::BAD_CALL, at, Part::Value, message);
-            problem.help.extend(errors.take(ERRORS_SHOWN).map(|error| error.to_string().replace("\n  help: ", "; ")));
+            let placed = errors.flat_map(|error| {
+                let inner = error.related.into_iter().filter(|(_, place)| place.file != *source.name());
+                error.place.map(|place| (error.message, place)).into_iter().chain(inner.collect::<Vec<_>>())
+            });
+            problem.related.extend(placed.take(ERRORS_SHOWN));
             return None;
         }
         workflow.map(|workflow| workflow.graph.clone())

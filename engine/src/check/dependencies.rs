@@ -14,6 +14,7 @@ use super::fields::Use;
 use super::scope::{Meaning, Names};
 use crate::definition::{Join, NodeDef, later};
 use crate::diagnostic::{Diagnostic, codes};
+use crate::expr::literal_help;
 use crate::graph::{Dependency, DependencyMode};
 use crate::id::NodeIndex;
 use crate::source::Part;
@@ -55,7 +56,9 @@ impl Checker<'_> {
             match meaning {
                 Meaning::Node(..) | Meaning::Item if used.known.count => {
                     let message = format!("`{name}` is no input, and counts are known when the run starts");
-                    self.name_problem(used, message);
+                    let problem = self.name_problem(used, message);
+                    problem.code = codes::BAD_VALUE;
+                    problem.help.push("write a number, or an expression over inputs".to_owned());
                 }
                 Meaning::Node(0, _) if own.is_some_and(|(own, _)| own == name) => {
                     self.name_problem(used, format!("`{name}` needs itself")).code = codes::CYCLE;
@@ -111,7 +114,13 @@ impl Checker<'_> {
             None => format!("there is no node and no input `{name}` here"),
         };
         let help = if is_special { None } else { self.meant(names, name) };
+        let path: Vec<&str> = used.path.iter().map(String::as_str).collect();
+        let alone = self.source.is_some_and(|source| source.shown(&path).trim() == name);
+        let meant = help.as_ref().is_some_and(|help| !help.starts_with("names here"));
         let problem = self.name_problem(used, message);
+        if alone && !meant && !is_special && !used.is_slot {
+            problem.help.push(literal_help(name));
+        }
         problem.code = if used.is_slot { codes::BAD_SLOT } else { codes::UNKNOWN_NAME };
         problem.help.extend(help);
     }

@@ -74,8 +74,16 @@ impl Checker<'_> {
                 0 => format!("a node of kind `{}` needs one of `{}`", spec.name, work.join("`, `")),
                 _ => format!("`{}` exclude each other", work.join("` and `")),
             };
-            let code = if written.is_empty() { codes::MISSING_KEY } else { codes::CONFLICT };
-            self.error(code, path, Part::Key, message);
+            let Some([first, second]) = written.get(..2) else {
+                self.error(codes::MISSING_KEY, path, Part::Key, message);
+                return fields;
+            };
+            let first: Vec<&str> = path.iter().copied().chain([**first]).collect();
+            let second: Vec<&str> = path.iter().copied().chain([**second]).collect();
+            let other = self.source.map(|source| source.place(&first, Part::Key));
+            let problem = self.error(codes::CONFLICT, &second, Part::Key, message);
+            problem.related.extend(other.map(|place| ("the other one".to_owned(), place)));
+            problem.help.push("keep one of the two".to_owned());
         }
         fields
     }
@@ -105,6 +113,11 @@ impl Checker<'_> {
             Some(near) => format!("did you mean `{near}`?"),
             None if value.is_null() && (key.contains(')') || key.contains('\'')) => {
                 "a comma ends a value inside `{…}`: put quotes around an expression with commas".to_owned()
+            }
+            None if ["temperature", "max_tokens", "top_p", "seed", "stop"].contains(&key)
+                && spec.fields.iter().any(|field| field.name == "params") =>
+            {
+                format!("it stands in `params`: `params: {{{key}: {value}}}`")
             }
             None if is_attribute(key) => "this attribute does not apply here".to_owned(),
             None => format!("a node of kind `{}` takes {}", spec.name, known.collect::<Vec<_>>().join(", ")),
@@ -168,18 +181,24 @@ impl Checker<'_> {
         if fits {
             return Some(Field::Literal(value.clone()));
         }
-        self.error(codes::WRONG_TYPE, at, Part::Value, format!("this is {wanted}"));
+        let key = at.last().copied().unwrap_or_default();
+        self.error(codes::WRONG_TYPE, at, Part::Value, format!("`{key}` wants {wanted}"));
         None
     }
 
     fn text<'v>(&mut self, value: &'v Value, at: &[&str]) -> Option<&'v str> {
         let text = value.as_str();
         if text.is_none() {
-            let shown: String = value.to_string().chars().take(40).collect();
-            let problem = self.error(codes::WRONG_TYPE, at, Part::Value, format!("this is a text, not `{shown}`"));
-            if value.is_object() || value.is_array() {
-                problem.help.push("put quotes around a text that begins with `{` or `[`".to_owned());
-            }
+            let key = at.last().copied().unwrap_or_default();
+            let problem = self.error(codes::WRONG_TYPE, at, Part::Value, format!("`{key}` wants a text"));
+            problem.help.push(match value {
+                Value::Array(_) | Value::Object(_) => {
+                    "put quotes around a text that begins with `{` or `[`, or write it on the lines below `|`"
+                        .to_owned()
+                }
+                Value::Null => "nothing is written here".to_owned(),
+                other => format!("quotes make it one: `\"{other}\"`"),
+            });
         }
         text
     }

@@ -87,6 +87,7 @@ impl Checker<'_> {
         self.gather(names, Some((name, node)), &uses, &mut gathered, captures);
         let work = self.work(names, name, &spec, node, path, &mut gathered, captures);
         self.shapes(names, node, path);
+        self.warn_braces(names, &spec, node, path);
         self.all_comparisons(names, &code, path);
         let (dependencies, any_of) = self.dependencies(names, name, node, gathered, path);
         code.appended = self.appended(names, node, &uses);
@@ -156,11 +157,12 @@ impl Checker<'_> {
             let written = tree.as_ref().and_then(Tree::constant);
             if written.is_some_and(|value| value.as_u64().is_none_or(|n| n == 0 || n > u64::from(u32::MAX))) {
                 let at: Vec<&str> = path.iter().copied().chain([key]).collect();
-                self.error(codes::WRONG_TYPE, &at, Part::Value, format!("`{key}` is a whole number from 1"));
+                self.error(codes::WRONG_TYPE, &at, Part::Value, format!("`{key}` wants a whole number from 1"));
             }
         }
         code.fields = self.fields(spec, node, path, uses);
         self.warn_equal_samples(node, path);
+        self.warn_comments(node, path);
         if spec.work == KindWork::Expand || spec.fields.iter().any(|field| field.name == "max_steps") {
             let mut rules = ExpansionRules::new(node.limits.nodes.unwrap_or(self.limits.nodes));
             if let Some(allow) = &node.allow {

@@ -70,7 +70,7 @@ pub fn check_text(
         Ok(checked) => checked.warnings,
         Err(found) => found,
     };
-    problems.extend(found);
+    problems.extend(found.into_iter().filter(|problem| !broken.contains(&problem.path)));
     sort(&mut problems);
     Err(Refused { diagnostics: problems, source: Some(parsed.source) })
 }
@@ -240,10 +240,11 @@ impl<'a> Checker<'a> {
             Some(range) => self.error_within(error.code, path, range, error.message),
             None => self.error(error.code, path, Part::Value, error.message),
         };
-        if cut {
+        if cut && problem.message.contains("unexpected end") {
             problem.help.push("` #` begins a comment: put quotes around an expression that contains it".to_owned());
+        } else {
+            problem.help.extend(error.help);
         }
-        problem.help.extend(error.help);
     }
 
     /// The candidate that was most likely meant.
@@ -285,8 +286,9 @@ impl<'a> Checker<'a> {
         }
         let names = Names::closed(&definition.nodes, &definition.inputs);
         let graph = self.frame(&names, &["nodes"], definition.output.as_ref(), &["output"]);
-        for name in definition.inputs.keys() {
-            if !self.inputs_used.contains(name) && self.broken.is_empty() {
+        let complete = self.broken.is_empty() && self.errors.found == 0;
+        for name in definition.inputs.keys().filter(|_| complete) {
+            if !self.inputs_used.contains(name) {
                 self.warning(codes::UNUSED_INPUT, &["inputs", name], format!("nothing reads the input `{name}`"));
             }
         }

@@ -8,7 +8,7 @@ use super::fields::Use;
 use super::scope::{Meaning, Names};
 use crate::definition::{KindWork, NodeDef};
 use crate::diagnostic::codes;
-use crate::expr::Tree;
+use crate::expr::{Tree, filter_for};
 use crate::graph::{Field, NodeCode};
 use crate::source::Part;
 
@@ -106,9 +106,17 @@ impl Checker<'_> {
                     let near = self.near(attribute, has.iter().copied()).map(|near| format!("did you mean `{near}`?"));
                     let path: Vec<&str> = used.path.iter().map(String::as_str).collect();
                     let range = used.name.range.clone();
+                    let filter = filter_for(attribute).filter(|_| has.is_empty());
+                    let filter = filter.map(|filter| format!("filters stand behind a bar: `{shown} | {filter}`"));
+                    let source = self.source;
                     let problem = self.error_within(codes::TYPE_MISMATCH, &path, range, message);
                     let has = (!has.is_empty() && has.len() <= 12).then(|| format!("it has {}", has.join(", ")));
-                    problem.help.extend(near.or(has));
+                    problem.help.extend(near.or(has).or(filter));
+                    if let (Some(place), Some(source)) = (&mut problem.place, source) {
+                        let whole = format!("{shown}.{attribute}");
+                        let written = source.text()[place.start..].starts_with(&whole);
+                        place.end = if written { place.start + whole.len() } else { place.end };
+                    }
                     return;
                 }
             }

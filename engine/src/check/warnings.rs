@@ -1,13 +1,19 @@
 //! What works and is most likely not meant.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use serde_json::Value;
 
 use super::Checker;
-use crate::definition::NodeDef;
+use super::scope::{Meaning, Names};
+use crate::definition::{FieldFormat, KindSpec, NodeDef};
 use crate::diagnostic::codes;
 use crate::graph::Node;
+use crate::source::Part;
+
+/// Longest name that is looked for between braces.
+const NAME_BYTES_MAX: usize = 80;
 
 impl Checker<'_> {
     pub(super) fn warn_equal_samples(&mut self, node: &NodeDef, path: &[&str]) {
@@ -16,6 +22,48 @@ impl Checker<'_> {
             let at: Vec<&str> = path.iter().copied().chain(["samples"]).collect();
             let message = "with `temperature: 0` all samples are most likely equal";
             self.warning(codes::SUSPICIOUS, &at, message);
+        }
+    }
+
+    /// Warns of ` #` where no space follows: a comment to YAML, most likely the rest of a text to its writer.
+    pub(super) fn warn_comments(&mut self, node: &NodeDef, path: &[&str]) {
+        let Some(source) = self.source else { return };
+        let attributes = [("when", &node.when), ("for_each", &node.for_each), ("output", &node.output)];
+        let attributes = attributes.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+        for (key, _) in node.fields.iter().map(|(key, value)| (key.as_str(), value)).chain(attributes) {
+            let at: Vec<&str> = path.iter().copied().chain([key]).collect();
+            let comment = source.rest_of_line(&at).trim_start().strip_prefix('#');
+            if source.is_plain(&at) && comment.is_some_and(|text| text.starts_with(char::is_alphanumeric)) {
+                let message = format!("the text of `{key}` ends here: ` #` begins a comment");
+                let place = source.place(&at, Part::Value);
+                let problem = self.warning(codes::SUSPICIOUS, &at, message);
+                problem.place = Some(place);
+                problem.help.push("put quotes around the whole text, or a space behind the `#`".to_owned());
+            }
+        }
+    }
+
+    /// Warns of a name in the braces of the other form: `{{ x }}` in an `ask`, `{x}` in a template.
+    pub(super) fn warn_braces(&mut self, names: &Names, spec: &KindSpec, node: &NodeDef, path: &[&str]) {
+        for field in &spec.fields {
+            let slotted = field.format == FieldFormat::Slotted;
+            let Some(text) = node.fields.get(&field.name).and_then(Value::as_str) else { continue };
+            if !slotted && field.format != FieldFormat::Template {
+                continue;
+            }
+            let known = |name: &str| !matches!(names.find(name), Meaning::Unknown);
+            let Some((range, name)) = braced(text, slotted).find(|(_, name)| known(name)) else { continue };
+            let at: Vec<&str> = path.iter().copied().chain([field.name.as_str()]).collect();
+            let message = format!("`{}` is plain text in `{}`", &text[range.clone()], field.name);
+            let help = match (slotted, name.contains(|c: char| c.is_ascii_uppercase())) {
+                (true, true) => format!("slots take lower-case names: rename `{name}`, or write a `prompt`"),
+                (true, false) => format!("its value is written `{{{name}}}` there"),
+                (false, _) => format!("its value is written `{{{{ {name} }}}}` there"),
+            };
+            let place = self.source.map(|source| source.place_within(&at, range));
+            let problem = self.warning(codes::SUSPICIOUS, &at, message);
+            problem.place = place;
+            problem.help.push(help);
         }
     }
 
@@ -37,4 +85,23 @@ impl Checker<'_> {
             self.warning(codes::UNUSED_NODE, &at, message);
         }
     }
+}
+
+/// Names in braces that are plain text: `{{ x }}` and `{Name}` where slots are read, `{x}` in a template.
+fn braced(text: &str, slotted: bool) -> impl Iterator<Item = (Range<usize>, &str)> {
+    text.match_indices('{').filter(|(at, _)| !text[..*at].ends_with('{')).filter_map(move |(at, _)| {
+        let inside = text[at..].trim_start_matches('{');
+        let opened = text.len() - at - inside.len();
+        let length = inside.bytes().take(NAME_BYTES_MAX).position(|byte| byte == b'}')?;
+        let behind = &inside[length..];
+        let closed = behind.len() - behind.trim_start_matches('}').len();
+        let name = inside[..length].trim();
+        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let is_text = match (slotted, opened) {
+            (true, 1) => name.contains(|c: char| c.is_ascii_uppercase()),
+            (true, 2) | (false, 1) => true,
+            _ => false,
+        };
+        (is_name && is_text && opened == closed).then(|| (at..at + 2 * opened + length, name))
+    })
 }

@@ -95,7 +95,7 @@ impl Reader<'_> {
     /// Refuses a value: `key` wants something else.
     pub(super) fn wrong(&mut self, wanted: &str, value: &Value) -> &mut Diagnostic {
         let shown = match value {
-            Value::Null => "nothing".to_owned(),
+            Value::Null => "an empty value".to_owned(),
             Value::String(text) => format!("`{}`", text.chars().take(40).collect::<String>()),
             Value::Array(_) => "a list".to_owned(),
             Value::Object(_) => "a mapping".to_owned(),
@@ -365,8 +365,8 @@ pub struct Configuration {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, (Vec<Diagnostic>, Option<Source>)> {
-    let (source, data) = Source::parse(name, text).map_err(|problems| (problems, None))?;
+pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, Vec<Diagnostic>> {
+    let (source, data) = Source::parse(name, text)?;
     let kinds = BTreeMap::new();
     let mut reader = Reader { source, kinds: &kinds, path: Vec::new(), problems: Vec::new() };
     let mut configuration = Configuration::default();
@@ -390,5 +390,5 @@ pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, (Vec<
         }
         reader.path.pop();
     }
-    if reader.problems.is_empty() { Ok(configuration) } else { Err((reader.problems, Some(reader.source))) }
+    if reader.problems.is_empty() { Ok(configuration) } else { Err(reader.problems) }
 }

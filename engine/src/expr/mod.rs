@@ -9,6 +9,7 @@
 
 mod convert;
 mod filters;
+mod help;
 mod list_filters;
 mod rewrite;
 mod slotted;
@@ -49,6 +50,16 @@ impl Datum {
     fn template_form(&self) -> minijinja::Value {
         self.template_form.get_or_init(|| minijinja::Value::from(minijinja::value::Serde(&self.json))).clone()
     }
+}
+
+/// How a literal text is written where an expression is read: in two pairs of quotes.
+pub fn literal_help(text: &str) -> String {
+    help::literal(text)
+}
+
+/// The filter of that name, or the one that other languages give that name.
+pub fn filter_for(name: &str) -> Option<&'static str> {
+    help::filter_for(name)
 }
 
 /// Where an evaluation finds its names.
@@ -172,7 +183,7 @@ impl Template {
         let Walked { rewritten, names } = walk::template(text)?;
         let mut compiled = LANGUAGE.clone();
         let added = compiled.add_template_owned("text", rewritten);
-        added.map_err(|error| walk::syntax_error(&error, text))?;
+        added.map_err(|error| help::syntax_error(&error, text))?;
         Ok(Self { text: text.to_owned(), names, compiled })
     }
 
@@ -217,7 +228,7 @@ impl Expression {
     pub fn parse(text: &str) -> Result<Self, ExprError> {
         let Walked { rewritten, names } = walk::expression(text)?;
         let compiled =
-            LANGUAGE.compile_expression_owned(rewritten).map_err(|error| walk::syntax_error(&error, text))?;
+            LANGUAGE.compile_expression_owned(rewritten).map_err(|error| help::syntax_error(&error, text))?;
         Ok(Self { text: text.to_owned(), names, compiled })
     }
 

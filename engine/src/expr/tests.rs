@@ -65,7 +65,7 @@ fn what_is_not_there_is_refused_with_a_way_out() {
     refused("nothing", "undefined");
     let help = |text: &str| Expression::parse(text).expect_err(text).help.join("\n");
     assert_eq!(help("a | nubmer"), "did you mean `number`?");
-    assert!(help("{{ a }}").contains("without `{{ }}`"));
+    assert!(help("{{ a }}").contains("write `a`"));
     assert!(help("hello big world").contains("\"'hello big world'\""));
     assert!(help("a + list | length").contains("(a + b) | f"));
     assert!(help("a && b").contains("`and`"));

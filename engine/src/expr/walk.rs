@@ -10,6 +10,7 @@ use minijinja::machinery::{Span, parse, parse_expr};
 use minijinja::syntax::SyntaxConfig;
 
 use super::filters::{FILTERS, TESTS};
+use super::help::{filter_for, syntax_error};
 use super::rewrite;
 use super::{ExprError, NameUse};
 use crate::diagnostic::{codes, did_you_mean};
@@ -65,36 +66,6 @@ pub(super) fn template(text: &str) -> Result<Walked, ExprError> {
     let mut walk = Walk { text, bound: Vec::new(), names: Vec::new(), problem: None, depth: 0 };
     let rewritten = walk.stmt(&parsed);
     walk.finish(rewritten)
-}
-
-/// A parse error with its range and, for the mistakes that people make, a way out.
-pub(super) fn syntax_error(error: &minijinja::Error, text: &str) -> ExprError {
-    let range = error.range().filter(|range| range.end <= text.len()).unwrap_or(0..text.len());
-    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    let mut found = ExprError::new(format!("cannot be read: {detail}"), range);
-    if detail.starts_with("unknown statement") {
-        return found.help("templates have `if`, `for`, `set`, `with` and `filter`; files cannot be included");
-    }
-    let is_template = error.name() == Some("text");
-    let help = if is_template {
-        None
-    } else if text.contains("{{") || text.contains("{%") {
-        Some("this field is an expression already: write it without `{{ }}`".to_owned())
-    } else if text.contains("&&") || text.contains("||") {
-        Some("write `and`, `or`, `not`".to_owned())
-    } else if text.contains("===") || (text.contains('=') && !text.contains("==") && !text.contains("!=")) {
-        Some("equality is `==`".to_owned())
-    } else if text.starts_with('!') || text.contains(" !") {
-        Some("negation is `not x`".to_owned())
-    } else if text.contains("?.") {
-        Some("write `x.y | default(…)`".to_owned())
-    } else if text.split_whitespace().count() > 1 || !text.is_ascii() {
-        Some(format!("a literal text wants two pairs of quotes: \"'{}'\"", text.replace('\'', "").trim()))
-    } else {
-        None
-    };
-    found.help.extend(help);
-    found
 }
 
 struct Walk<'s> {
@@ -251,7 +222,11 @@ impl Walk<'_> {
     fn unknown(&mut self, what: &str, name: &str, range: Range<usize>, known: &[&'static str]) {
         let mut problem = ExprError::new(format!("no {what} is called `{name}`"), range);
         problem.code = codes::UNKNOWN_FUNCTION;
-        problem.help.extend(did_you_mean(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?")));
+        let near = did_you_mean(name, known.iter().copied()).or_else(|| filter_for(name));
+        problem.help.push(match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("{what}s: {}", known.join(", ")),
+        });
         self.refuse(problem);
     }
 
@@ -388,20 +363,22 @@ impl Walk<'_> {
             Expr::Var(name) if name.id == "range" => format!("range({})", self.args(&call.args)),
             Expr::Var(name) => {
                 let range = self.range(call.expr.span());
-                if FILTERS.contains(&name.id) {
-                    let mut problem = ExprError::new(format!("`{}` is a filter, not a function", name.id), range);
-                    problem.code = codes::UNKNOWN_FUNCTION;
-                    self.refuse(problem.help(format!("write `x | {}`", name.id)));
-                } else {
-                    self.unknown("function", name.id, range, &["range"]);
-                }
+                let message = match FILTERS.contains(&name.id) {
+                    true => format!("`{}` is a filter, not a function", name.id),
+                    false => format!("no function is called `{}`", name.id),
+                };
+                let mut problem = ExprError::new(message, range);
+                problem.code = codes::UNKNOWN_FUNCTION;
+                let filter = filter_for(name.id).unwrap_or("filter");
+                self.refuse(problem.help(format!("write `x | {filter}`; `range` is the one function")));
                 String::new()
             }
-            _ => {
+            method => {
                 let range = self.range(span);
                 let mut problem = ExprError::new("values have no methods", range);
                 problem.code = codes::UNKNOWN_FUNCTION;
-                self.refuse(problem.help("use a filter: `x | upper`"));
+                let named = if let Expr::GetAttr(get) = method { filter_for(get.name) } else { None };
+                self.refuse(problem.help(format!("filters do their work: `x | {}`", named.unwrap_or("upper"))));
                 String::new()
             }
         }

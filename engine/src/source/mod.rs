@@ -4,6 +4,7 @@
 //! names a path in the data, which the index here turns into a place.
 
 mod refusal;
+mod scalar;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,6 +65,7 @@ impl Source {
             let message = format!("the file has {} bytes; {} (8 MiB) is the most", text.len(), Self::BYTES_MAX);
             return Err(vec![source.problem(codes::UNREADABLE, 0..0, message)]);
         }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let control = text.char_indices().find(|(_, c)| c.is_control() && !"\n\r\t".contains(*c));
         if let Some((at, c)) = control {
             let message = format!("the file is not plain text: it contains the control character U+{:04X}", c as u32);
@@ -84,7 +86,7 @@ impl Source {
 
     /// A text that could not be parsed, or was not: for showing its lines. Of a text that is too large nothing is kept.
     pub fn unparsed(name: &str, text: &str) -> Self {
-        let text = if text.len() > Self::BYTES_MAX { "" } else { text };
+        let text = if text.len() > Self::BYTES_MAX { "" } else { text.strip_prefix('\u{feff}').unwrap_or(text) };
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { name: name.into(), text: text.into(), lines, root: Spot::default() }
     }
@@ -114,15 +116,7 @@ impl Source {
     /// The place of a byte range inside the text value at `path`: exact where the scalar's style shows the text as it is.
     pub fn place_within(&self, path: &[&str], range: Range<usize>) -> Place {
         let (spot, _) = self.spot(path);
-        let raw = &self.text[spot.value.clone()];
-        let quoted = raw.starts_with(['"', '\'']);
-        if !raw.contains('\n') {
-            let inner = spot.value.start + usize::from(quoted);
-            let exact = !raw.contains('\\') && !raw[usize::from(quoted)..].contains("''");
-            if exact && inner + range.end <= spot.value.end {
-                return self.place_of(inner + range.start..inner + range.end);
-            }
-        } else if let Some(at) = self.in_block(spot, &range) {
+        if let Some(at) = scalar::raw_range(&self.text, &spot.value, &range) {
             return self.place_of(at);
         }
         self.place(path, Part::Value)
@@ -134,35 +128,16 @@ impl Source {
         rest.lines().next().unwrap_or_default()
     }
 
-    /// Whether the value at `path` is written without quotes and on one line.
-    pub fn is_plain(&self, path: &[&str]) -> bool {
-        let raw = &self.text[self.spot(path).0.value.clone()];
-        !raw.starts_with(['"', '\'', '|', '>']) && !raw.contains('\n')
+    /// The value at `path` as it is written, quotes included.
+    pub fn shown(&self, path: &[&str]) -> &str {
+        &self.text[self.spot(path).0.value.clone()]
     }
 
-    /// A range of a literal block (`|`): its lines stand in the file one by one, indented.
-    fn in_block(&self, spot: &Spot, range: &Range<usize>) -> Option<Range<usize>> {
-        let first_line = self.lines.partition_point(|start| *start <= spot.value.start) - 1;
-        let header = &self.text[self.lines[first_line]..];
-        let header = header.lines().next()?;
-        let starts_here =
-            self.text[self.lines[first_line]..spot.value.start].trim().is_empty() && !header.trim_end().ends_with('|');
-        let mut line = if starts_here { first_line } else { first_line + 1 };
-        let indent = self.line(line).len() - self.line(line).trim_start().len();
-        let mut left = range.start;
-        loop {
-            let content = self.line(line).get(indent..).unwrap_or_default();
-            if left <= content.len() {
-                let start = self.lines[line] + indent + left;
-                let end = (start + range.len()).min(self.lines[line] + indent + content.len());
-                return Some(start..end.max(start));
-            }
-            left -= content.len() + 1;
-            line += 1;
-            if line >= self.lines.len() || self.lines[line] > spot.value.end {
-                return None;
-            }
-        }
+    /// Whether the value at `path` is written without quotes and on one line.
+    pub fn is_plain(&self, path: &[&str]) -> bool {
+        let raw = self.shown(path);
+        let header = scalar::header(&self.text, self.spot(path).0.value.start);
+        !raw.starts_with(['"', '\'']) && !raw.contains('\n') && header.is_none()
     }
 
     fn line(&self, line: usize) -> &str {
@@ -339,6 +314,14 @@ mod tests {
         assert_eq!(within("a:\n  b: one two\n", 4..7), (2, 10));
         assert_eq!(within("a:\n  b: 'one two'\n", 4..7), (2, 11));
         assert_eq!(within("a:\n  b: |\n    one\n    two x\n", 8..9), (4, 9));
+        assert_eq!(within("a:\n  b: >\n    one\n    two\n\n    six x\n", 12..13), (6, 9));
+        assert_eq!(within("a:\n  b: >\n    one\n      two\n    six x\n", 14..15), (5, 9));
+        assert_eq!(within("a:\n  b: |\n\n    one\n    two x\n", 9..10), (5, 9));
+        assert_eq!(within("a:\n  b: |2-\n      one\n    two x\n", 10..11), (4, 9));
+        assert_eq!(within("a:\n  b: \"one\n    two x\"\n", 8..9), (3, 9));
+        assert_eq!(within("a:\n  b: one\n    two x\n", 8..9), (3, 9));
+        assert_eq!(within("a:\r\n  b: |\r\n    one\r\n    two x\r\n", 8..9), (4, 9));
+        assert_eq!(within("a:\n  b: 'it''s x'\n", 5..6), (2, 6));
         assert_eq!(within("ü: é\na:\n  b: öne two\n", 5..8), (3, 10));
     }
 

@@ -13,6 +13,9 @@ use crate::diagnostic::{Code, Diagnostic, codes};
 /// Doubled keys that are reported at once.
 const DUPLICATES_MAX: usize = 20;
 
+const COMMA: &str = "a comma ends a value inside `{…}` and `[…]`, this one too";
+const COMMA_HELP: &str = "put quotes around an expression with commas: `\"f(a, b)\"`";
+
 /// What was meant, found out.
 struct Found {
     at: Range<usize>,
@@ -53,11 +56,15 @@ pub(super) fn explain(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnos
     let at = error.location().map_or(0, |location| offsets.byte(location.index()));
     let line = source.lines.partition_point(|start| *start <= at) - 1;
     let line = source.lines[line]..source.lines[line] + source.line(line).len();
+    let before = source.lines.partition_point(|start| *start < line.start).checked_sub(1);
+    let before = before.map_or(0..0, |line| source.lines[line]..source.lines[line] + source.line(line).len());
+    let before = value(source, &before);
     let scene =
         Scene { text: &source.text, error: &said, at, began: began(source, &said), value: value(source, &line), line };
     let found = whole_file(&scene)
         .or_else(|| characters(&scene))
         .or_else(|| value_begins(&scene))
+        .or_else(|| quote_goes_on(&scene, before))
         .or_else(|| brackets(&scene))
         .or_else(|| indentation(&scene));
     let found = found.unwrap_or_else(|| {
@@ -199,6 +206,10 @@ fn characters(scene: &Scene) -> Option<Found> {
     }
     if scene.error.contains("scanning a quoted scalar") {
         let at = scene.began?;
+        let line = scene.text[..at].rfind('\n').map_or(0, |at| at + 1);
+        if let Some(comma) = comma_of_call(&scene.text[line..at]).filter(|_| scene.text[line..at].contains('{')) {
+            return Some(Found::new(line + comma..line + comma + 1, COMMA, COMMA_HELP));
+        }
         let help = "close it; a text over several lines goes under `key: |`";
         return Some(Found::new(at..at + 1, "the quote that begins here is never closed", help));
     }
@@ -213,9 +224,7 @@ fn value_begins(scene: &Scene) -> Option<Found> {
     let quoted = format!("quotes around the whole make it a text: `{}`", requote(value));
     let at = start..start + first.len_utf8();
     match first {
-        '\'' | '"' if goes_on(value, first) && scene.at > start => {
-            Some(Found::new(scene.value.clone(), "the value goes on behind its closing quote", quoted))
-        }
+        '\'' | '"' if scene.at > start => quote_goes_on(scene, scene.value.clone()),
         '*' => Some(Found::new(at, "a value that begins with `*` is an alias of YAML", quoted)),
         '&' => Some(Found::new(at, "a value that begins with `&` is an anchor of YAML", quoted)),
         '!' => Some(Found::new(at, "a value that begins with `!` is a tag of YAML", quoted)),
@@ -235,9 +244,19 @@ fn value_begins(scene: &Scene) -> Option<Found> {
     }
 }
 
+/// A value that begins with a quote, as expressions do, and goes on: the parser gives up there or on the next line.
+fn quote_goes_on(scene: &Scene, value: Range<usize>) -> Option<Found> {
+    let text = &scene.text[value.clone()];
+    let quote = text.chars().next().filter(|first| "'\"".contains(*first))?;
+    let help = format!("quotes around the whole make it a text: `{}`", requote(text));
+    goes_on(text, quote).then(|| Found::new(value, "the value goes on behind its closing quote", help))
+}
+
 /// Whether something but a comment follows the closing quote.
 fn goes_on(value: &str, quote: char) -> bool {
-    let rest = value[1..].find(quote).map(|close| value[close + 2..].trim_start());
+    let escape = if quote == '\'' { "''" } else { "\\\"" };
+    let inside = value[1..].replace(escape, "");
+    let rest = inside.split_once(quote).map(|(_, rest)| rest.trim_start());
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('#'))
 }
 
@@ -259,10 +278,8 @@ fn brackets(scene: &Scene) -> Option<Found> {
     let opening = read.lines().next().unwrap_or_default();
     if let Some(comma) = comma_of_call(opening) {
         let at = began + comma;
-        let message = "a comma ends a value inside `{…}` and `[…]`, this one too";
-        let help = "put quotes around an expression with commas: `\"f(a, b)\"`";
         let related = Some(("inside this", began..began + 1));
-        return Some(Found { related, ..Found::new(at..at + 1, message, help) });
+        return Some(Found { related, ..Found::new(at..at + 1, COMMA, COMMA_HELP) });
     }
     if read.contains('\n') {
         let close = if open == "{" { "}" } else { "]" };

@@ -333,7 +333,7 @@ fn usage(reported: &Value) -> Usage {
 fn retry_after_ms(response: &Response) -> Option<u64> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<f64>() {
-        return (seconds >= 0.0 && seconds < 1e9).then_some((seconds * 1e3) as u64);
+        return (0.0..1e9).contains(&seconds).then_some((seconds * 1e3) as u64);
     }
     let at = httpdate(text)?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();

@@ -1,0 +1,410 @@
+//! The built command from outside: what goes where, and how it ends.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const REPLIES: &str = r#"
+- {match: "first", reply: one, delay_ms: 5}
+- {match: "second", reply: two}
+- {match: "slow", reply: late, delay_ms: 60000}
+- {match: "broken", status: 400, reply: "no such thing"}
+"#;
+
+const TWO: &str = r#"
+flowrun: 1
+name: two
+inputs: {word: string, n: integer = 1}
+nodes:
+  a: {prompt: "first {{ word }} {{ n }}"}
+  b: {prompt: "second {{ a }}"}
+output: b
+"#;
+
+/// A plan that the model draws when it is asked `Q?`.
+const PLAN: &str = r#"
+- {match: "Q: ", reply: "43 are left"}
+- {match: "How many eggs", reply: "48"}
+- {match: "How many are broken", reply: "5 eggs"}
+- match: "What is left"
+  reply:
+    steps:
+      - {id: eggs, ask: "How many eggs are there?", type: number}
+      - {id: broken, ask: "How many are broken?", type: number}
+      - {id: left, ask: "{eggs} - {broken}", type: calc}
+"#;
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        place.write("replies.yaml", REPLIES);
+        place.write("two.yaml", TWO);
+        place.write("plan.replies.yaml", PLAN);
+        place
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.path().join(name)).unwrap()
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowrun"));
+        command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
+        for name in ["OPENAI_BASE_URL", "OPENAI_API_KEY", "FLOWRUN_MODEL", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    fn flowrun(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs with the scripted model.
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.flowrun(&[&["run"], arguments, &["--model", "scripted:replies.yaml"]].concat())
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+/// A one-node workflow.
+fn asks(prompt: &str) -> String {
+    format!("flowrun: 1\nnodes:\n  a: {{prompt: \"{prompt}\"}}\noutput: a\n")
+}
+
+#[test]
+fn the_answer_and_nothing_else_is_on_stdout() {
+    let place = Place::new();
+    let output = place.run(&["two.yaml", "--input", "word=x"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "two\n"), "{}", stderr(&output));
+    let shown = stderr(&output);
+    assert!(shown.contains("✓ a") && shown.lines().last().unwrap().starts_with("run "), "{shown}");
+    assert!(shown.lines().last().unwrap().contains(": success, 2 calls, "), "{shown}");
+    let quiet = place.run(&["two.yaml", "--input", "word=x", "--quiet"]);
+    assert_eq!((stdout(&quiet).as_str(), stderr(&quiet).as_str()), ("two\n", ""));
+}
+
+#[test]
+fn json_is_one_object_with_the_documented_keys() {
+    let place = Place::new();
+    let output = place.run(&["two.yaml", "--input", "word=x", "--json", "--no-record"]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(report["critical_path_ms"].as_u64() >= Some(5), "{report}");
+    let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
+    let expected = ["run", "status", "output", "error", "usage", "steps", "wall_ms", "critical_path_ms"];
+    assert_eq!(keys, expected);
+    assert_eq!(
+        report["usage"].as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["calls", "prompt_tokens", "completion_tokens"]
+    );
+    assert_eq!((&report["status"], &report["output"], &report["steps"]), (&"success".into(), &"two".into(), &2.into()));
+}
+
+#[test]
+fn each_end_has_its_exit_code() {
+    let place = Place::new();
+    let check = |file: &str, more: &[&str], status: &str, expected: i32| {
+        let output = place.run(&[&[file, "--json"], more].concat());
+        let report: Value = serde_json::from_str(&stdout(&output)).unwrap_or_default();
+        assert_eq!((code(&output), report["status"].as_str()), (expected, Some(status)), "{file}: {}", stderr(&output));
+    };
+    place.write("broken.yaml", &asks("broken"));
+    check("two.yaml", &["--input", "word=x"], "success", 0);
+    check("broken.yaml", &[], "failed", 1);
+    check("two.yaml", &["--input", "word=x", "--max-calls", "1"], "exhausted", 3);
+    let output = place.run(&["broken.yaml", "-q"]);
+    assert!(stderr(&output).contains("error: step `a`") && stderr(&output).contains("no such thing"), "{output:?}");
+}
+
+#[test]
+fn bad_usage_ends_with_2_and_a_way_out() {
+    let place = Place::new();
+    place.write("typo.yaml", "flowrun: 1\nnodes:\n  a: {promt: hi}\n");
+    place.write("list.json", "[1]");
+    let check = |arguments: &[&str], expected: &[&str]| {
+        let output = place.run(arguments);
+        assert_eq!((code(&output), stdout(&output).as_str()), (2, ""), "{arguments:?}: {}", stderr(&output));
+        for text in expected {
+            assert!(stderr(&output).contains(text), "{arguments:?}: `{text}` is not in: {}", stderr(&output));
+        }
+    };
+    check(&["two.yaml"], &["input `word` is required", "--input word=string"]);
+    check(&["two.yaml", "--input", "word=x", "--input", "n=many"], &["input `n`"]);
+    check(&["two.yaml", "--input", "wrd=x", "--input", "word=x"], &["did you mean `word`"]);
+    check(&["two.yaml", "--input", "word"], &["NAME=VALUE"]);
+    check(&["two.yaml", "--input-file", "list.json"], &["not a mapping"]);
+    check(&["two.yaml", "--input-file", "none.json"], &["none.json"]);
+    check(&["none.yaml"], &["none.yaml", "cannot be read"]);
+    check(&["@question-grap"], &["did you mean `@question-graph`?"]);
+    check(&["typo.yaml"], &["typo.yaml:3:", "did you mean `prompt`?"]);
+    assert!(
+        !place.path().join(".flowrun/runs").exists()
+            || fs::read_dir(place.path().join(".flowrun/runs")).unwrap().next().is_none()
+    );
+    let unknown = place.flowrun(&["run", "two.yaml", "--input", "word=x", "--model", "defult"]);
+    assert!(code(&unknown) == 2 && stderr(&unknown).contains("no model `defult`"), "{unknown:?}");
+}
+
+#[test]
+fn text_inputs_are_verbatim_and_others_json() {
+    let place = Place::new();
+    let echo = "flowrun: 1\ninputs: {t: string, n: integer, l: [string], e: \"small | large\"}\nnodes:\n  v: {value: {t: t, n: n, l: l, e: e}}\noutput: v\n";
+    place.write("echo.yaml", echo);
+    place.write("in.yaml", "t: from the file\nn: 7\ne: small\n");
+    let arguments =
+        ["echo.yaml", "--input-file", "in.yaml", "--input", "t=5", "--input", "l=[\"x\"]", "--input", "e=large", "-q"];
+    let output = place.run(&arguments);
+    assert_eq!(stdout(&output), "{\"t\":\"5\",\"n\":7,\"l\":[\"x\"],\"e\":\"large\"}\n", "{}", stderr(&output));
+}
+
+#[test]
+fn a_workflow_can_come_from_stdin() {
+    let place = Place::new();
+    let mut child = place.command(&["run", "-", "-q", "--model", "scripted:replies.yaml"]);
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(asks("first").as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "one\n"));
+}
+
+#[test]
+fn a_drawn_graph_is_shown_and_a_saved_plan_runs_as_a_file() {
+    let place = Place::new();
+    let model = ["--model", "scripted:plan.replies.yaml"];
+    let output = place.flowrun(&[&["ask", "What is left?", "--save-plan", "plan.yaml"], &model[..]].concat());
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "43 are left\n"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("[eggs]"), "{}", stderr(&output));
+    assert!(place.read("plan.yaml").contains("on_error: skip"));
+    let checked = place.flowrun(&["check", "plan.yaml"]);
+    assert!(code(&checked) == 0 && !stderr(&checked).contains("error"), "{}", stderr(&checked));
+    let again = place.flowrun(&[&["run", "plan.yaml", "-q"], &model[..]].concat());
+    assert_eq!((code(&again), stdout(&again).as_str()), (0, "43 are left\n"), "{}", stderr(&again));
+    let trace = place.flowrun(&["trace", "last", "answer", "--prompts"]);
+    assert!(stdout(&trace).contains("A: 43") && stdout(&trace).contains("43 are left"), "{}", stdout(&trace));
+    let none = place.run(&["two.yaml", "--input", "word=x", "--save-plan", "no.yaml"]);
+    assert!(stderr(&none).contains("no plan was drawn") && !place.path().join("no.yaml").exists(), "{}", stderr(&none));
+}
+
+#[test]
+fn runs_and_traces_show_what_was_recorded() {
+    let place = Place::new();
+    assert!(stderr(&place.flowrun(&["trace"])).contains("there are no runs"));
+    place.run(&["two.yaml", "--input", "word=secret words"]);
+    let listed = place.flowrun(&["runs", "--json"]);
+    let run: Value = serde_json::from_str(stdout(&listed).trim()).unwrap();
+    assert_eq!((&run["workflow"], &run["status"]), (&"two".into(), &"success".into()));
+    assert!(stdout(&place.flowrun(&["runs"])).contains("success"));
+    let tree = stdout(&place.flowrun(&["trace"]));
+    assert!(tree.contains("✓ a") && tree.contains("✓ b") && tree.contains(": success, 2 calls"), "{tree}");
+    assert!(!tree.contains("secret words"));
+    let prompts = stdout(&place.flowrun(&["trace", "last", "--prompts"]));
+    assert!(prompts.contains("first secret words") && prompts.contains("reply │ one"), "{prompts}");
+    let log = stdout(&place.flowrun(&["trace", run["id"].as_str().unwrap(), "--format", "jsonl"]));
+    assert!(log.lines().count() > 5 && log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+    let wrong = place.flowrun(&["trace", "last", "c"]);
+    assert!(code(&wrong) == 2 && stderr(&wrong).contains("no step `c`"), "{}", stderr(&wrong));
+    assert_eq!(place.read(".flowrun/.gitignore"), "*\n");
+}
+
+#[test]
+fn no_record_writes_nothing() {
+    let place = Place::new();
+    let before = fs::read_dir(place.path()).unwrap().count();
+    assert_eq!(code(&place.run(&["two.yaml", "--input", "word=x", "--no-record"])), 0);
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), before);
+    assert_eq!(code(&place.run(&["two.yaml", "--input", "word=x", "--runs-dir", "elsewhere"])), 0);
+    assert_eq!(fs::read_dir(place.path().join("elsewhere")).unwrap().count(), 1);
+    assert!(!place.path().join(".flowrun").exists());
+}
+
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    let place = Place::new();
+    for arguments in
+        [&["show", "@few-shot-cot"][..], &["run", "two.yaml", "--input", "word=x", "--model", "scripted:replies.yaml"]]
+    {
+        let mut command = place.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(code(&output) == 0 && !stderr(&output).contains("panic"), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_cancels_and_keeps_what_finished() {
+    let place = Place::new();
+    place.write("slow.yaml", "flowrun: 1\nnodes:\n  a: {prompt: first}\n  b: {prompt: \"slow {{ a }}\"}\noutput: b\n");
+    let mut command = place.command(&["run", "slow.yaml", "--model", "scripted:replies.yaml"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let events = || {
+        let runs = place.path().join(".flowrun/runs");
+        let run = fs::read_dir(runs).ok().and_then(|mut runs| runs.next()).and_then(Result::ok);
+        run.and_then(|run| fs::read_to_string(run.path().join("events.jsonl")).ok()).unwrap_or_default()
+    };
+    for _ in 0..400 {
+        if events().matches("\"started\"").count() == 2 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    assert!(stderr(&output).contains(": cancelled, "), "{}", stderr(&output));
+    let tree = stdout(&place.flowrun(&["trace"]));
+    assert!(tree.contains("✓ a") && tree.contains("■ b"), "{tree}");
+}
+
+#[test]
+fn check_reports_to_people_and_to_editors() {
+    let place = Place::new();
+    place.write("bad.yaml", "flowrun: 1\nnodes:\n  a: {prompt: \"{{ b }}\"}\n  c: {kind: nope}\noutput: a\n");
+    place.write("warn.yaml", "flowrun: 1\ninputs: {x: string}\nnodes:\n  a: {prompt: hi}\noutput: a\n");
+    let warned = place.flowrun(&["check", "warn.yaml", "two.yaml"]);
+    assert!(code(&warned) == 0 && stderr(&warned).contains("FR101"), "{}", stderr(&warned));
+    let refused = place.flowrun(&["check", "two.yaml", "bad.yaml"]);
+    assert!(code(&refused) == 2 && stdout(&refused).is_empty(), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("bad.yaml:3:") && stderr(&refused).contains("bad.yaml:4:"),
+        "{}",
+        stderr(&refused)
+    );
+    let json = place.flowrun(&["check", "--format", "json", "bad.yaml"]);
+    let lines: Vec<Value> = stdout(&json).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(code(&json) == 2 && lines.len() == 2 && lines[0]["place"]["line"] == 3, "{lines:?}");
+    assert!(stderr(&json).is_empty());
+}
+
+#[test]
+fn without_a_model_the_ways_to_one_are_shown() {
+    let place = Place::new();
+    let output = place.flowrun(&["ask", "Why?"]);
+    if stderr(&output).contains("Ollama on 127.0.0.1") {
+        return;
+    }
+    assert_eq!(code(&output), 2);
+    assert!(
+        stderr(&output).contains("OPENAI_BASE_URL") && stderr(&output).lines().count() <= 24,
+        "{}",
+        stderr(&output)
+    );
+    place.write("sum.yaml", "flowrun: 1\nnodes:\n  a: {calc: \"2^64 + 1\"}\noutput: a\n");
+    assert_eq!(stdout(&place.flowrun(&["run", "sum.yaml", "-q"])), "18446744073709551617\n");
+}
+
+#[test]
+fn the_configuration_is_read_and_its_mistakes_told() {
+    let place = Place::new();
+    place.write("flowrun.yaml", "models: {default: {provider: scripted, model: replies.yaml}}\nruns_dir: logs\n");
+    let output = place.flowrun(&["run", "two.yaml", "--input", "word=x", "-q"]);
+    assert_eq!((stdout(&output).as_str(), code(&output)), ("two\n", 0), "{}", stderr(&output));
+    assert!(place.path().join("logs").exists() && !place.path().join(".flowrun").exists());
+    place.write("flowrun.yaml", "model: {}\n");
+    let output = place.flowrun(&["run", "two.yaml", "--input", "word=x"]);
+    assert!(code(&output) == 2 && stderr(&output).contains("flowrun.yaml"), "{}", stderr(&output));
+}
+
+#[test]
+fn models_are_asked_for_a_word_and_keys_stay_secret() {
+    let place = Place::new();
+    place.write("any.yaml", "- {reply: ok}\n");
+    let models = "models:\n  good: {provider: scripted, model: any.yaml}\n  gone: {provider: openai, model: m, base_url: \"http://127.0.0.1:9/v1\", api_key_env: MY_KEY}\n";
+    place.write("flowrun.yaml", models);
+    let output =
+        place.command(&["models"]).env("MY_KEY", "sk-very-secret").env("FLOWRUN_MODEL", "good").output().unwrap();
+    let all = stdout(&output) + &stderr(&output);
+    assert!(
+        code(&output) == 1 && all.contains("good") && all.contains("answers") && all.contains("cannot be reached"),
+        "{all}"
+    );
+    assert!(!all.contains("sk-very-secret"));
+}
+
+#[test]
+fn the_library_is_listed_shown_and_drawn() {
+    let place = Place::new();
+    let list = stdout(&place.flowrun(&["list"]));
+    for name in ["@question-graph", "@zero-shot-cot", "@few-shot-cot", "@self-consistency"] {
+        assert!(list.contains(name), "{list}");
+        assert!(stdout(&place.flowrun(&["show", name])).contains("flowrun: 1\n"));
+    }
+    assert!(stdout(&place.flowrun(&["graph", "@zero-shot-cot"])).contains("[reasoning]"));
+    assert!(stdout(&place.flowrun(&["--version"])).starts_with("flowrun "));
+    assert!(stdout(&place.flowrun(&["completions", "bash"])).contains("_flowrun"));
+    assert!(stdout(&place.flowrun(&["--help"])).contains("Examples:"));
+}
+
+#[test]
+fn methods_of_the_library_give_their_answers() {
+    let place = Place::new();
+    place.write(
+        "sc.yaml",
+        "- {match: Q, reply: 'So it is 1,000.', times: 2}\n- {match: Q, reply: 'The answer is 7.', times: 1}\n",
+    );
+    let output = place.flowrun(&[
+        "run",
+        "@self-consistency",
+        "--input",
+        "question=x",
+        "--input",
+        "n=3",
+        "-q",
+        "--model",
+        "scripted:sc.yaml",
+    ]);
+    let value: Value = serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    assert_eq!((&value["answer"], value["samples"].as_u64()), (&1000.into(), Some(3)));
+    let check = |name: &str, replies: &str, expected: &str| {
+        place.write("replies.yaml", replies);
+        let output = place.run(&[name, "--input", "question=x", "-q"]);
+        assert_eq!((stdout(&output).trim(), code(&output)), (expected, 0), "{name}: {}", stderr(&output));
+    };
+    check("@few-shot-cot", "- {match: 'Q: x', reply: \"2 and 2.\\nThe answer is 4.5 m.\"}\n", "4.5 m");
+    check("@few-shot-cot", "- {reply: no idea}\n", "no idea");
+    check("@zero-shot-cot", "- {match: Therefore, reply: '4'}\n- {match: 'step by step', reply: 2 and 2}\n", "4");
+}
+
+#[test]
+fn a_workflow_calls_others_of_its_folder_and_no_more() {
+    let place = Place::new();
+    let call = |reference: &str| {
+        format!("flowrun: 1\nnodes:\n  c: {{workflow: \"{reference}\", with: {{word: \"'x'\"}}}}\noutput: c\n")
+    };
+    fs::create_dir(place.path().join("sub")).unwrap();
+    place.write("sub/inner.yaml", TWO);
+    place.write("outer.yaml", &call("sub/inner.yaml"));
+    place.write("sub/up.yaml", &call("../two.yaml"));
+    let output = place.run(&["outer.yaml", "-q"]);
+    assert_eq!((stdout(&output).as_str(), code(&output)), ("two\n", 0), "{}", stderr(&output));
+    let output = place.run(&["sub/up.yaml"]);
+    assert!(code(&output) == 2 && stderr(&output).contains("leads out of the folder"), "{}", stderr(&output));
+}
