@@ -19,7 +19,7 @@ pub const RESERVED: &[&str] = &[
 ];
 
 /// Keys that any node may carry.
-pub(super) const ATTRIBUTES: &[&str] = &[
+pub(crate) const ATTRIBUTES: &[&str] = &[
     "kind",
     "needs",
     "when",

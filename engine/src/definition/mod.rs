@@ -13,6 +13,7 @@ mod writer;
 use indexmap::IndexMap;
 use serde_json::Value;
 
+pub(crate) use attributes::ATTRIBUTES;
 pub use attributes::{RESERVED, is_attribute, later};
 pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork};
 
