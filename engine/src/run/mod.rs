@@ -126,3 +126,6 @@ fn check_inputs(workflow: &Workflow, mut given: Map<String, Value>) -> Result<Ma
     }
     Ok(complete)
 }
+
+#[cfg(test)]
+mod tests;
