@@ -238,9 +238,9 @@ async fn plans_run_as_closed_frames() {
         {"id": "not", "ask": "Why not?", "type": "text", "unless": "many"},
         {"id": "answer", "ask": "{question}", "type": "text", "needs": ["eggs?", "names?", "bad?", "after?", "many?", "why?", "not?"]},
     ]});
-    let text = format!("inputs: {{plan: any}}\nnodes:\n  parts: {{graph: plan}}\noutput: parts");
+    let text = "inputs: {plan: any}\nnodes:\n  parts: {graph: plan}\noutput: parts";
     let inputs = Map::from_iter([("plan".to_owned(), plan)]);
-    let outcome = run(&workflow(&text), inputs, &kinds(), RunOptions::default()).await.unwrap();
+    let outcome = run(&workflow(text), inputs, &kinds(), RunOptions::default()).await.unwrap();
     let answer = "How many?\n\nQ: 6 * 8\nA: 48\nQ: List {{ 7 }}.\nA: List {{ 7 }}.\nQ: {eggs} > 40\nA: yes\nQ: Why 48?\nA: Why 48?";
     let expected = json!({
         "answer": answer,
