@@ -23,3 +23,6 @@ pub fn register(kinds: &mut Kinds, models: Models) {
     kinds.register(Llm::new(models.clone()));
     kinds.register(Plan::new(models));
 }
+
+#[cfg(test)]
+mod tests;
