@@ -34,7 +34,7 @@ impl fmt::Display for Repair {
 /// Repairs a plan. `keys` are the names beside `question` that its texts may mention.
 pub fn repair(mut steps: Vec<PlanStep>, question: &str, keys: &[String]) -> (Vec<PlanStep>, Vec<Repair>) {
     type Rule = fn(&mut Vec<PlanStep>, &Context) -> Option<Repair>;
-    let rules: [Rule; 12] = [
+    let rules: [Rule; 13] = [
         repeated_question,
         taken_id,
         doubled_id,
@@ -46,6 +46,7 @@ pub fn repair(mut steps: Vec<PlanStep>, question: &str, keys: &[String]) -> (Vec
         misspelt_slot,
         literal_number,
         bad_formula,
+        stated_result,
         mentioned_word,
     ];
     let context = Context { question: normal(question), keys };
@@ -255,6 +256,21 @@ fn bad_formula(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
             done(&step.id, "its text is no formula; it is asked as a number")
         }
     }
+}
+
+/// `6 * 8 = 48` in a step that guards nothing is a calculation with the model's own result behind it: the result is dropped.
+fn stated_result(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let guards: Vec<String> = steps.iter().filter_map(PlanStep::guard).map(|(id, _)| id.to_owned()).collect();
+    for step in steps.iter_mut().filter(|step| step.kind == StepType::Calc && !guards.contains(&step.id)) {
+        let Some((formula, result)) = step.ask.split_once('=') else { continue };
+        let formula = formula.trim().to_owned();
+        let calculates = formula.contains(['+', '-', '*', '/', '^', '(']);
+        if calculates && formula::literal(result).is_some() && Formula::parse(&formula).is_ok() {
+            step.ask.clone_from(&formula);
+            return done(&step.id, format!("its stated result was dropped; it is computed as `{formula}`"));
+        }
+    }
+    None
 }
 
 /// A text that names an earlier step's id as a word most likely wants its answer.

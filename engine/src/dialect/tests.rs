@@ -81,6 +81,21 @@ fn repairs_are_made_and_recorded() {
 }
 
 #[test]
+fn a_stated_result_is_dropped_unless_it_is_a_question() {
+    let (steps, repairs) = repaired(json!([
+        {"id": "eggs", "ask": "6 * 8 = 48", "type": "calc"},
+        {"id": "half", "ask": "{eggs} / 2 = 24 pieces", "type": "calc"},
+        {"id": "many", "ask": "{eggs} + 0 = 48", "type": "calc"},
+        {"id": "why", "ask": "Why?", "type": "text", "if": "many"},
+    ]));
+    assert_eq!(
+        steps.iter().map(|step| step.ask.as_str()).collect::<Vec<_>>(),
+        ["6 * 8", "{eggs} / 2", "{eggs} + 0 = 48", "Why?"]
+    );
+    assert_eq!(repairs.len(), 3);
+}
+
+#[test]
 fn guards_and_words() {
     let (steps, _) = repaired(json!([
         {"id": "a", "ask": "Who?", "type": "text"},
