@@ -63,7 +63,7 @@ pub(crate) async fn models(wanted: Option<&str>, is_needed: bool) -> Result<Conf
         models.configure("default", served(base_url.as_deref(), key).await?);
     } else if is_needed
         && !file.models.contains_key("default")
-        && let Some(name) = first_model(OLLAMA, None).await.ok().flatten()
+        && let Some(name) = served_models(OLLAMA, None).await.ok().and_then(|names| names.into_iter().next())
     {
         notice = Some(format!("using `{name}` of the Ollama on 127.0.0.1:11434"));
         models.configure("default", openai(&name, Some(OLLAMA)));
@@ -104,19 +104,23 @@ fn named(wanted: &str, file: &Configuration, base_url: Option<&str>) -> Result<M
 /// The model behind OPENAI_BASE_URL, or the hosted one if only a key is given.
 async fn served(base_url: Option<&str>, key: Option<String>) -> Result<ModelDef, String> {
     let Some(url) = base_url else { return Ok(openai(OPENAI_MODEL, None)) };
-    match first_model(url, key.map(Secret::new)).await {
-        Ok(Some(name)) => Ok(openai(&name, base_url)),
-        Ok(None) => Err(format!("the server at {url} names no model; set FLOWRUN_MODEL")),
-        Err(problem) => {
-            Err(format!("{problem}\nhelp: OPENAI_BASE_URL is {url}; FLOWRUN_MODEL names a model without asking"))
+    let names = served_models(url, key.map(Secret::new)).await;
+    let names = names.map_err(|problem| {
+        format!("{problem}\nhelp: OPENAI_BASE_URL is {url}; FLOWRUN_MODEL names a model without asking")
+    })?;
+    match names.as_slice() {
+        [name] => Ok(openai(name, base_url)),
+        [] => Err(format!("the server at {url} names no model; set FLOWRUN_MODEL")),
+        several => {
+            let shown = several.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+            Err(format!("the server at {url} has {} models ({shown}, …); name one with FLOWRUN_MODEL", several.len()))
         }
     }
 }
 
-async fn first_model(url: &str, key: Option<Secret>) -> Result<Option<String>, String> {
+async fn served_models(url: &str, key: Option<Secret>) -> Result<Vec<String>, String> {
     let client = OpenAi::new(url, "", key, Some(Duration::from_secs(5))).map_err(|error| error.message)?;
-    let names = client.list().await.map_err(|error| error.message)?;
-    Ok(names.into_iter().next())
+    client.list().await.map_err(|error| error.message)
 }
 
 /// Whether a workflow asks a model that nobody has named.

@@ -243,6 +243,11 @@ pub fn seconds(ms: u64) -> String {
     }
 }
 
+/// A count with its word: `1 call`, `1,200 tokens`.
+pub fn counted(number: u64, word: &str) -> String {
+    format!("{} {word}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
 /// A number with commas.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -290,6 +295,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         assert!(lines[2].starts_with("  ✓ [0]") && lines[3].ends_with('*'), "{text}");
         assert!(lines[4].contains("- c") && lines[4].ends_with("needs `x`"), "{text}");
+        assert_eq!((counted(1, "call"), counted(1_200, "token")), ("1 call".into(), "1,200 tokens".into()));
         assert_eq!(trace.tree(20).lines().map(|line| line.chars().count()).max(), Some(20));
     }
 

@@ -11,7 +11,7 @@ use flowrun_engine::graph::Graph;
 use flowrun_engine::id::{StepId, ValueHash};
 use flowrun_engine::observer::Observer;
 use flowrun_engine::render;
-use flowrun_engine::trace::seconds;
+use flowrun_engine::trace::{counted, seconds};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -162,9 +162,9 @@ fn drawn(path: &str, graph: &Graph, plan: Option<&Value>) -> String {
     let boxes = render::graph(graph, width().saturating_sub(4));
     let boxes: String = boxes.lines().map(|line| format!("    {line}\n")).collect();
     format!(
-        "  {} opens a graph of {} steps:\n{boxes}{}",
+        "  {} opens a graph of {}:\n{boxes}{}",
         render::clean(path),
-        graph.nodes().len(),
+        counted(graph.nodes().len() as u64, "step"),
         asks.collect::<String>()
     )
     .trim_end()

@@ -15,7 +15,7 @@ use flowrun_engine::id::ValueHash;
 use flowrun_engine::observer::Observer;
 use flowrun_engine::run::{RunOptions, RunOutcome};
 use flowrun_engine::store::{Recording, RunIdentity};
-use flowrun_engine::trace::{Trace, seconds, thousands};
+use flowrun_engine::trace::{Trace, counted, seconds};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -193,8 +193,9 @@ fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen) -> Exit
     }
     if !args.quiet {
         let usage = outcome.usage;
-        let (tokens, time) = (thousands(usage.prompt_tokens + usage.completion_tokens), seconds(outcome.wall_ms));
-        say(&format!("run {id}: {}, {} calls, {tokens} tokens, {time}", outcome.status.word(), usage.calls));
+        let tokens = counted(usage.prompt_tokens + usage.completion_tokens, "token");
+        let (calls, time) = (counted(usage.calls, "call"), seconds(outcome.wall_ms));
+        say(&format!("run {id}: {}, {calls}, {tokens}, {time}", outcome.status.word()));
     }
     if outcome.status == Status::Success { ExitCode::SUCCESS } else { ExitCode::from(outcome.status.exit_code()) }
 }

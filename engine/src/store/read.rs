@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::event::Logged;
 use crate::event::Usage;
-use crate::trace::{seconds, thousands};
+use crate::trace::{counted, seconds};
 
 /// A folder of runs.
 #[derive(Clone, Debug)]
@@ -160,9 +160,10 @@ impl RunLog {
     /// The run in one line.
     pub fn summary_line(&self) -> String {
         let summary = self.summary();
-        let tokens = thousands(summary.usage.prompt_tokens + summary.usage.completion_tokens);
-        let (calls, wall) = (summary.usage.calls, seconds(summary.wall_ms));
-        format!("run {}: {}, {calls} calls, {tokens} tokens, {wall}", summary.id, summary.status)
+        let usage = summary.usage;
+        let (calls, tokens) =
+            (counted(usage.calls, "call"), counted(usage.prompt_tokens + usage.completion_tokens, "token"));
+        format!("run {}: {}, {calls}, {tokens}, {}", summary.id, summary.status, seconds(summary.wall_ms))
     }
 
     fn usage_so_far(&self) -> Usage {
