@@ -32,4 +32,5 @@ pub mod observer;
 pub mod run;
 pub mod store;
 
+#[doc(hidden)]
 pub mod testing;

@@ -138,7 +138,7 @@ static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     }
     filters::add(&mut environment);
     list_filters::add(&mut environment);
-    environment.add_function(walk::COMPARE, convert::compare);
+    environment.add_function(rewrite::COMPARE, convert::compare);
     environment
 });
 

@@ -2,7 +2,8 @@
 
 use minijinja::machinery::ast::{BinOpKind, CompareOpKind};
 
-use super::walk::COMPARE;
+/// The function behind every comparison.
+pub(super) const COMPARE: &str = "__compare";
 
 pub(super) fn binary(op: BinOpKind, left: &str, right: &str) -> String {
     let operator = match op {

@@ -15,9 +15,6 @@ use super::rewrite;
 use super::{ExprError, NameUse};
 use crate::diagnostic::{codes, did_you_mean};
 
-/// The function behind every comparison.
-pub(super) const COMPARE: &str = "__compare";
-
 /// Longest expression, and longest `{{ … }}` or `{% … %}` of a template, in bytes.
 const EXPRESSION_BYTES_MAX: usize = 2_000;
 /// Deepest nesting of an expression.
