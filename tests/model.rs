@@ -40,7 +40,7 @@ fn a_question_is_decomposed_answered_and_traced() {
 #[ignore = "needs a real model: scripts/test starts one"]
 fn structured_output_fits_its_schema() {
     let folder = tempfile::tempdir().unwrap();
-    let workflow = "flowrun: 1\nnodes:\n  colours:\n    prompt: Name three colours.\n    schema: {colours: [string]}\n  each:\n    for_each: colours.colours\n    prompt: 'Write one word that rhymes with {{ item }}.'\noutput: {n: each | length, c: colours.colours | length}\n";
+    let workflow = "flowrun: 1\nnodes:\n  colours:\n    prompt: Name three colours.\n    schema: {colours: [string]}\n    params: {temperature: 0, max_tokens: 200}\n  each:\n    for_each: colours.colours\n    prompt: 'Write one word that rhymes with {{ item }}.'\n    params: {max_tokens: 20}\noutput: {n: each | length, c: colours.colours | length}\n";
     std::fs::write(folder.path().join("w.yaml"), workflow).unwrap();
     let ran = flowrun(folder.path(), &["run", "w.yaml", "--json"]);
     let object: Value = serde_json::from_slice(&ran.stdout).unwrap_or_else(|_| panic!("{}", text(&ran.stderr)));
