@@ -74,7 +74,8 @@ impl OpenAi {
             builder = builder.no_proxy();
         }
         if url.scheme() == "http" {
-            builder = builder.tls_certs_only(std::iter::empty());
+            // Small servers close idle connections without a word, and a request that meets the closing is lost.
+            builder = builder.tls_certs_only(std::iter::empty()).pool_max_idle_per_host(0);
         }
         let client = builder.build().map_err(|error| bad(explain(&error)))?;
         let timeout = timeout.unwrap_or(TIMEOUT);
