@@ -130,6 +130,24 @@ pub(crate) fn lacks_model(definition: &WorkflowDef, models: &Models) -> bool {
     !has_default && asks_default(definition)
 }
 
+/// Aliases that nodes of a workflow name and that neither the file nor the configuration knows.
+pub(crate) fn unknown_aliases(definition: &WorkflowDef, models: &Models) -> Vec<String> {
+    let configured = models.aliases();
+    let mut unknown = Vec::new();
+    let mut groups = vec![&definition.nodes];
+    while let Some(nodes) = groups.pop() {
+        for node in nodes.values() {
+            groups.push(&node.nodes);
+            let alias = node.fields.get("model").and_then(|alias| alias.as_str());
+            let known = |alias: &str| {
+                alias == "default" || definition.models.contains_key(alias) || configured.iter().any(|c| c == alias)
+            };
+            unknown.extend(alias.filter(|alias| !known(alias)).map(str::to_owned));
+        }
+    }
+    unknown
+}
+
 /// Whether a workflow may ask the default model. Calls and graphs that are drawn may ask anything.
 pub(crate) fn asks_default(definition: &WorkflowDef) -> bool {
     nodes_ask_default(&definition.nodes)

@@ -25,8 +25,6 @@ pub struct Workflow {
     pub name: String,
     /// The nodes of the root frame; its `inputs` are the workflow's.
     pub graph: Arc<Graph>,
-    /// Model aliases that the file declares.
-    pub models: IndexMap<String, ModelDef>,
     /// `budget.calls`.
     pub calls_max: Option<u64>,
     /// Limits with the defaults filled in.
@@ -67,6 +65,8 @@ pub struct Graph {
     by_name: IndexMap<Arc<str>, NodeIndex>,
     /// Declared inputs of a closed graph (a workflow or a plan); `None` for a group, which sees the names around it.
     pub inputs: Option<IndexMap<String, Input>>,
+    /// Model aliases that a workflow declares; nodes further in see those further out.
+    pub models: IndexMap<String, ModelDef>,
     /// The frame's value; `None`: the map of all values.
     pub output: Option<Tree>,
     /// Nodes that `output` requires: if one did not succeed, the frame's parent is skipped.
@@ -324,6 +324,7 @@ impl Graph {
             consumers_start,
             by_name,
             inputs: None,
+            models: IndexMap::new(),
             output: None,
             output_requires: Vec::new(),
             expansion: false,

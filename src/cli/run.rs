@@ -39,6 +39,13 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Err(problem) => return refuse(&problem),
     };
     let models = configured.models;
+    if let Some(alias) = configuration::unknown_aliases(&workflow.definition, &models).first() {
+        let known = models.aliases().join(", ");
+        let known = if known.is_empty() { "none".to_owned() } else { known };
+        return refuse(&format!(
+            "a node asks the model `{alias}`, which nobody has defined (configured: {known}); add it to `models:`"
+        ));
+    }
     if configuration::lacks_model(&workflow.definition, &models) {
         return refuse(configuration::WAYS);
     }

@@ -262,7 +262,6 @@ impl<'a> Checker<'a> {
         let graph = self.closed_graph(&definition)?;
         Some(Arc::new(Workflow {
             name: definition.name.clone(),
-            models: definition.models.clone(),
             calls_max: definition.budget.calls,
             limits: self.limits,
             hash: definition.hash(),
@@ -294,6 +293,7 @@ impl<'a> Checker<'a> {
         }
         let (mut graph, _) = graph?;
         graph.inputs = Some(inputs.collect());
+        graph.models.clone_from(&definition.models);
         graph.hash = definition.hash();
         Some(graph)
     }

@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
 use super::Driver;
+use crate::definition::ModelDef;
 use crate::event::{DecideField, Decision};
 use crate::expr::{Datum, ExprError, Scope as Names, Slotted, Template, Tree, print_items, print_value};
 use crate::failure::StepError;
@@ -126,7 +127,7 @@ impl Driver<'_> {
         }
         let calls = calls_of_one_attempt(code, &fields);
         let alias = fields.get("model").and_then(Value::as_str).map(str::to_owned);
-        let declared = self.workflow.models.get(alias.as_deref().unwrap_or("default")).cloned();
+        let declared = self.declared_model(step, alias.as_deref().unwrap_or("default"));
         let model = ModelChoice { alias, declared };
         let schema = code.schema.clone();
         let shown = json!({
@@ -135,6 +136,12 @@ impl Driver<'_> {
         let hash = self.values.store(shown);
         self.rendered.insert(step, Input { fields, schema, model, rules: code.expansion.clone() });
         Ok(Decision::Input { hash, calls })
+    }
+
+    /// What the innermost workflow around a step that declares the alias says about it.
+    fn declared_model(&self, step: StepId, alias: &str) -> Option<ModelDef> {
+        let around = std::iter::successors(Some(step), |step| self.scheduler.parent(*step));
+        around.filter_map(|step| self.scheduler.body(step)).find_map(|graph| graph.models.get(alias).cloned())
     }
 
     fn expansion(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {

@@ -250,6 +250,50 @@ async fn plans_run_as_closed_frames() {
     assert_eq!(outcome.output, Some(expected), "{:?}", outcome.error);
 }
 
+/// A library of one workflow.
+struct One(&'static str);
+
+impl crate::check::Library for One {
+    fn load(
+        &self,
+        reference: &str,
+        _: &str,
+        kinds: &std::collections::BTreeMap<String, Arc<KindSpec>>,
+    ) -> Result<(crate::definition::WorkflowDef, crate::source::Source), String> {
+        let parsed = crate::definition::read(reference, self.0, kinds).map_err(|problems| format!("{problems:?}"))?;
+        Ok((parsed.definition, parsed.source))
+    }
+}
+
+/// Says which model it was given.
+struct Which;
+
+#[async_trait]
+impl Node for Which {
+    fn spec(&self) -> KindSpec {
+        KindSpec::leaf("which").field("model", FieldFormat::Text, "alias")
+    }
+
+    async fn run(&self, _: &NodeContext, input: Input) -> Result<Output, NodeError> {
+        let model = input.model.declared.map(|declared| declared.model);
+        Ok(Output { value: json!(model), ..Output::default() })
+    }
+}
+
+#[tokio::test]
+async fn calls_are_closed_take_defaults_and_bring_their_models() {
+    let called = "flowrun: 1\ninputs: {a: integer, b: 'integer = 10'}\nmodels: {inner: {provider: openai, model: theirs}}\n\
+        nodes: {sum: {value: a + b}, i: {kind: which, model: inner}, o: {kind: which, model: outer}}\noutput: [sum, i, o]";
+    let calling = "flowrun: 1\nmodels: {outer: {provider: openai, model: ours}, inner: {provider: openai, model: ours}}\n\
+        nodes:\n  each: {for_each: [1, 2], workflow: '@one', with: {a: item}}\n  i: {kind: which, model: inner}\noutput: [each, i]";
+    let mut kinds = kinds();
+    kinds.register(Which);
+    let checked = check_text("t.yaml", calling, kinds.specs(), &One(called)).unwrap();
+    let outcome = run(&checked.0.workflow, Map::new(), &kinds, RunOptions::default()).await.unwrap();
+    let expected = json!([[[11, "theirs", "ours"], [12, "theirs", "ours"]], "ours"]);
+    assert_eq!(outcome.output, Some(expected), "{:?}", outcome.error);
+}
+
 #[tokio::test]
 async fn a_forged_plan_is_a_typed_error() {
     let run_plan = async |plan: Value| {
