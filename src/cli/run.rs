@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::dialect::Plan;
-use flowrun_engine::event::{Decision, Event, Logged, Record, Status, Writer};
+use flowrun_engine::event::{Bound, Decision, Event, Logged, Record, Status, Writer};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::id::ValueHash;
@@ -192,11 +192,13 @@ fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen) -> Exit
         say(&format!("error: {place}{error}"));
     }
     if let Some(bound) = outcome.bound {
-        let bound = serde_json::to_value(bound).unwrap_or_default();
-        say(&format!(
-            "error: the run used up its `{}`; what it had so far is its output",
-            bound.as_str().unwrap_or("budget")
-        ));
+        say(match bound {
+            Bound::Calls => {
+                "error: what is left of the budget of model calls has no room for the next step (a structured reply reserves its \
+                 repair turns); the output is what there was so far"
+            }
+            Bound::Steps => "error: the run reached `limits.steps`; the output is what there was so far",
+        });
     }
     if !args.quiet {
         let usage = outcome.usage;
