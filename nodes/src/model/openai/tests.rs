@@ -61,7 +61,11 @@ fn request() -> ChatRequest {
 }
 
 async fn chat(url: &str, key: Option<&str>) -> Result<ChatReply, StepError> {
-    let model = OpenAi::new(url, "m", key.map(Secret::new), Some(Duration::from_millis(800))).unwrap();
+    chat_within(url, key, Duration::from_secs(30)).await
+}
+
+async fn chat_within(url: &str, key: Option<&str>, timeout: Duration) -> Result<ChatReply, StepError> {
+    let model = OpenAi::new(url, "m", key.map(Secret::new), Some(timeout)).unwrap();
     model.chat(&request(), &CallContext::default()).await
 }
 
@@ -131,7 +135,8 @@ async fn errors_keep_their_class_and_the_servers_words() {
 #[tokio::test]
 async fn a_hang_times_out_and_nobody_listening_is_said() {
     let (url, _) = server(vec![]).await;
-    assert_eq!(chat(&url, None).await.unwrap_err().class, ErrorClass::Timeout);
+    let hung = chat_within(&url, None, Duration::from_millis(300)).await;
+    assert_eq!(hung.unwrap_err().class, ErrorClass::Timeout);
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = chat(&format!("http://{closed}/v1"), None).await.unwrap_err();
     assert_eq!((error.code.as_str(), error.class), ("unreachable", ErrorClass::Network));
