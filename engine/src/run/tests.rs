@@ -183,7 +183,7 @@ async fn a_node_that_ignores_its_end_is_taken_down_after_its_grace() {
     assert_eq!(started.elapsed().as_millis(), u128::from(1_000 + crate::scheduler::GRACE_MS));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn cancelling_stops_nodes_and_keeps_what_finished() {
     let stopped = Arc::new(AtomicU32::new(0));
     let mut kinds = Kinds::new();
