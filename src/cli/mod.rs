@@ -1,5 +1,6 @@
 //! The command line: one file per command. Answers go to standard output, everything else to standard error.
 
+mod bench;
 mod check;
 mod draw;
 mod library;
@@ -103,6 +104,24 @@ enum Command {
         #[arg(long)]
         model: Option<String>,
     },
+    /// Time the engine on a synthetic workload
+    Bench {
+        /// Its shape: a chain, a fan, a layered graph, a ragged graph, many runs at once, a cold start
+        #[arg(long, value_parser = bench::WORKLOADS, ignore_case = true)]
+        workload: String,
+        /// Its size
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        n: u32,
+        /// What a node does: add one, or sleep as a model call would and then add one
+        #[arg(long, value_enum, default_value = "noop")]
+        body: bench::Body,
+        /// A database file, for workloads that write one
+        #[arg(long, value_name = "FILE")]
+        db: Option<PathBuf>,
+        /// Print one JSON object instead of a line for people
+        #[arg(long)]
+        json: bool,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -191,6 +210,7 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::List => library::list(),
         Command::Show { name } => library::show(&name),
         Command::Models { model } => models::models(model.as_deref()).await,
+        Command::Bench { workload, n, body, db: _, json } => bench::bench(&workload, n, body, json).await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "flowrun", &mut text);

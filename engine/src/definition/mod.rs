@@ -5,6 +5,7 @@
 //! fields are still YAML trees and texts here; the types after checking are in [`graph`](crate::graph).
 
 mod attributes;
+mod build;
 mod kind;
 mod node_reader;
 mod reader;
