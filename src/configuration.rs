@@ -119,8 +119,8 @@ async fn served(base_url: Option<&str>, key: Option<String>) -> Result<ModelDef,
 }
 
 async fn served_models(url: &str, key: Option<Secret>) -> Result<Vec<String>, String> {
-    let client = OpenAi::new(url, "", key, Some(Duration::from_secs(5))).map_err(|error| error.message)?;
-    client.list().await.map_err(|error| error.message)
+    let client = OpenAi::new(url, "", key, Some(Duration::from_secs(5))).map_err(|error| error.message.clone())?;
+    client.list().await.map_err(|error| error.message.clone())
 }
 
 /// Whether a workflow asks a model that nobody has named.

@@ -151,8 +151,8 @@ impl Flowrun {
 pub fn records() -> (Arc<dyn Observer>, UnboundedReceiver<Record>) {
     struct Channel(UnboundedSender<Record>);
     impl Observer for Channel {
-        fn records(&self, records: &[Record]) {
-            for record in records {
+        fn records(&self, records: &Arc<[Record]>) {
+            for record in records.iter() {
                 // Nobody listens any more: the run goes on all the same.
                 let _closed = self.0.send(record.clone());
             }

@@ -36,10 +36,15 @@ impl ErrorClass {
     }
 }
 
-/// The error of a step: small, printable, free of secrets.
+/// The error of a step: printable, free of secrets, as small as a pointer. Its parts are read through [`ErrorDetails`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message} ({code})")]
-pub struct StepError {
+#[serde(transparent)]
+#[error("{} ({})", .0.message, .0.code)]
+pub struct StepError(Box<ErrorDetails>);
+
+/// What a [`StepError`] says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetails {
     /// Stable word such as `http_429`, `timeout`, `limit_items`, `expression`.
     pub code: String,
     /// Whether and when it is worth another attempt.
@@ -51,14 +56,28 @@ pub struct StepError {
     pub retry_after_ms: Option<u64>,
 }
 
+impl std::ops::Deref for StepError {
+    type Target = ErrorDetails;
+
+    fn deref(&self) -> &ErrorDetails {
+        &self.0
+    }
+}
+
 impl StepError {
     /// An error of the given class.
     pub fn new(code: impl Into<String>, class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { code: code.into(), class, message: message.into(), retry_after_ms: None }
+        Self(Box::new(ErrorDetails { code: code.into(), class, message: message.into(), retry_after_ms: None }))
     }
 
     /// An error that no retry can mend.
     pub fn terminal(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(code, ErrorClass::Terminal, message)
+    }
+
+    /// The same with the time that the server asked to wait, in milliseconds.
+    pub fn retry_after(mut self, milliseconds: Option<u64>) -> Self {
+        self.0.retry_after_ms = milliseconds;
+        self
     }
 }

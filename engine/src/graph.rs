@@ -209,7 +209,7 @@ pub struct NodeCode {
     /// `max_parallel`, when it is an expression.
     pub max_parallel: Option<Tree>,
     /// The kind's fields by name, in file order.
-    pub fields: IndexMap<String, Field>,
+    pub fields: IndexMap<Arc<str>, Field>,
     /// What the value must satisfy.
     pub schema: Option<Schema>,
     /// `output`.

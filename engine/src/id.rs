@@ -46,8 +46,16 @@ impl FrameId {
 /// BLAKE3 hash of a value's JSON text: the name under which values travel through events and logs.
 ///
 /// Printed and serialised as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ValueHash([u8; 32]);
+
+/// A few bytes of a hash are as good as all of them, and cost less to hash again.
+impl std::hash::Hash for ValueHash {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
 
 impl ValueHash {
     /// The hash of a JSON value. Key order counts, because it shows when the value is printed.

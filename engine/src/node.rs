@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use indexmap::IndexMap;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +16,7 @@ use crate::definition::{KindSpec, ModelDef};
 use crate::event::Usage;
 use crate::failure::StepError;
 use crate::graph::ExpansionRules;
+use crate::observer::Observers;
 use crate::schema::Schema;
 
 /// Repair turns of a model call that must give structured output, when the node does not say how many.
@@ -38,13 +39,51 @@ pub trait Node: Send + Sync + 'static {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Input {
     /// The kind's fields after rendering: templates and slotted texts are strings, the rest JSON values.
-    pub fields: IndexMap<String, Value>,
+    pub fields: Fields,
     /// What the value must satisfy (`schema:` or `json_schema:`).
     pub schema: Option<Schema>,
     /// `model:` resolved against the workflow's own `models:`; `None` alias: the default model.
     pub model: ModelChoice,
     /// What a plan may contain (`allow:` and `limits:`), for kinds that draw graphs.
     pub rules: Option<ExpansionRules>,
+}
+
+/// The rendered fields of a node by name, in file order. They are few: a search is quicker than a table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fields(Vec<(Arc<str>, Value)>);
+
+impl Fields {
+    /// The value of a field; `None` if it is not written.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| **known == *name).map(|(_, value)| value)
+    }
+
+    /// Every field with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
+    }
+}
+
+impl FromIterator<(Arc<str>, Value)> for Fields {
+    /// From fields whose names differ.
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Value)>>(fields: I) -> Self {
+        Self(fields.into_iter().collect())
+    }
+}
+
+impl std::ops::Index<&str> for Fields {
+    type Output = Value;
+
+    /// The value of a field; null if it is not written.
+    fn index(&self, name: &str) -> &Value {
+        self.get(name).unwrap_or(&Value::Null)
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
 }
 
 /// Which model a node asks for.
@@ -102,23 +141,22 @@ pub struct NodeContext {
     pub plans: PlanChecker,
 }
 
-/// Takes text as it is produced.
+/// Takes the text of one step as it is produced, and passes it on to the observers.
 #[derive(Clone, Default)]
-pub struct TokenSink(Option<Arc<Sink>>);
-
-type Sink = dyn Fn(&str) + Send + Sync;
+pub struct TokenSink {
+    observers: Observers,
+    path: Arc<str>,
+}
 
 impl TokenSink {
-    /// Calls the function with each piece of text.
-    pub fn new(sink: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(sink)))
+    /// Passes text on as that of the step with this path.
+    pub fn new(observers: Observers, path: Arc<str>) -> Self {
+        Self { observers, path }
     }
 
     /// Passes a piece of text on.
     pub fn send(&self, text: &str) {
-        if let Some(sink) = &self.0 {
-            sink(text);
-        }
+        self.observers.iter().for_each(|observer| observer.tokens(&self.path, text));
     }
 }
 
@@ -126,7 +164,7 @@ impl TokenSink {
 #[derive(Clone)]
 pub struct Kinds {
     nodes: BTreeMap<String, Arc<dyn Node>>,
-    specs: BTreeMap<String, Arc<KindSpec>>,
+    specs: Arc<BTreeMap<String, Arc<KindSpec>>>,
 }
 
 impl Default for Kinds {
@@ -138,15 +176,16 @@ impl Default for Kinds {
 impl Kinds {
     /// The kinds that the engine does itself: `set`, `calc`, `group`, `call`, `expand`.
     pub fn new() -> Self {
-        let specs = crate::check::builtin_kinds().into_iter().map(|spec| (spec.name.clone(), Arc::new(spec))).collect();
-        Self { nodes: BTreeMap::new(), specs }
+        let builtin = crate::check::builtin_kinds().into_iter();
+        let specs = builtin.map(|spec| (spec.name.clone(), Arc::new(spec))).collect();
+        Self { nodes: BTreeMap::new(), specs: Arc::new(specs) }
     }
 
     /// Adds a kind; one of the same name is replaced.
     pub fn register(&mut self, node: impl Node) -> &mut Self {
         let spec = node.spec();
         self.nodes.insert(spec.name.clone(), Arc::new(node));
-        self.specs.insert(spec.name.clone(), Arc::new(spec));
+        Arc::make_mut(&mut self.specs).insert(spec.name.clone(), Arc::new(spec));
         self
     }
 
@@ -156,7 +195,7 @@ impl Kinds {
     }
 
     /// All descriptions by name: what the checker needs.
-    pub fn specs(&self) -> &BTreeMap<String, Arc<KindSpec>> {
+    pub fn specs(&self) -> &Arc<BTreeMap<String, Arc<KindSpec>>> {
         &self.specs
     }
 }

@@ -13,8 +13,8 @@ pub trait Observer: Send + Sync {
     /// A value that the following records mention: an input, an output, a rendered input, a provenance.
     fn value(&self, _hash: ValueHash, _value: &Arc<Datum>) {}
 
-    /// The events of one transaction, in order.
-    fn records(&self, _records: &[Record]) {}
+    /// The events of one transaction, in order. Whoever keeps them keeps the list: nothing is copied.
+    fn records(&self, _records: &Arc<[Record]>) {}
 
     /// Text that a running step produces. Unordered with records of other steps; never in the log.
     fn tokens(&self, _path: &str, _text: &str) {}
@@ -22,12 +22,12 @@ pub trait Observer: Send + Sync {
 
 /// All observers of a run.
 #[derive(Clone, Default)]
-pub struct Observers(Vec<Arc<dyn Observer>>);
+pub struct Observers(Arc<Vec<Arc<dyn Observer>>>);
 
 impl Observers {
     /// Adds one.
     pub fn add(&mut self, observer: Arc<dyn Observer>) {
-        self.0.push(observer);
+        Arc::make_mut(&mut self.0).push(observer);
     }
 
     /// Whether nobody watches.

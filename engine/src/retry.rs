@@ -56,9 +56,9 @@ mod tests {
         assert_eq!(delays[..3], [Some(1_000), Some(2_000), Some(4_000)]);
         assert_eq!(delays[8], Some(60_000));
         assert_eq!(policy.delay_ms(&error, 9), None);
-        let told = StepError { retry_after_ms: Some(7), ..error.clone() };
+        let told = error.clone().retry_after(Some(7));
         assert_eq!(policy.delay_ms(&told, 0), Some(7));
-        let too_long = StepError { retry_after_ms: Some(3_600_000), ..error };
+        let too_long = error.retry_after(Some(3_600_000));
         assert_eq!(policy.delay_ms(&too_long, 0), None);
         assert_eq!(policy.delay_ms(&StepError::new("http_401", ErrorClass::Terminal, "no"), 0), None);
     }

@@ -26,9 +26,9 @@ impl Observer for Reports {
         self.values.lock().unwrap().push((hash, value.json().clone()));
     }
 
-    fn records(&self, records: &[Record]) {
+    fn records(&self, records: &Arc<[Record]>) {
         let values = self.values.lock().unwrap();
-        for record in records {
+        for record in records.iter() {
             if let Event::Settled { provenance: Some(hash), .. } = &record.event {
                 let report = values.iter().find(|(known, _)| known == hash).unwrap().1.clone();
                 self.reports.lock().unwrap().push((record.path.to_string(), report));

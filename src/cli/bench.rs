@@ -49,9 +49,11 @@ struct Add;
 #[async_trait]
 impl Node for Add {
     fn spec(&self) -> KindSpec {
-        KindSpec::leaf("add")
-            .field("of", FieldFormat::Expression, "the numbers that are added up")
-            .field("sleep_ms", FieldFormat::Count, "how long it takes, in milliseconds")
+        KindSpec::leaf("add").field("of", FieldFormat::Expression, "the numbers that are added up").field(
+            "sleep_ms",
+            FieldFormat::Count,
+            "how long it takes, in milliseconds",
+        )
     }
 
     async fn run(&self, _: &NodeContext, input: Input) -> Result<Output, NodeError> {
@@ -84,11 +86,11 @@ impl Node for Now {
 
 /// Keeps every record of a run in memory.
 #[derive(Default)]
-struct Log(Mutex<Vec<Record>>);
+struct Log(Mutex<Vec<Arc<[Record]>>>);
 
 impl Observer for Log {
-    fn records(&self, records: &[Record]) {
-        self.0.lock().expect("BUG: a panic while a record was kept").extend_from_slice(records);
+    fn records(&self, records: &Arc<[Record]>) {
+        self.0.lock().expect("BUG: a panic while a record was kept").push(records.clone());
     }
 }
 
@@ -288,7 +290,7 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, json: bool) -> ExitC
     let build_seconds = began.elapsed().as_secs_f64();
     let sleeps = body == Body::Sleep || matches!(wanted, "W5" | "W6");
     let bench = Bench { flowrun, workflow, max_parallel: if sleeps { nodes as u32 } else { 16 } };
-    let executions = if wanted == "W8" { 1 } else { EXECUTIONS };
+    let executions = if wanted == "W8" { 1 } else { std::env::var("EXEC").ok().and_then(|n| n.parse().ok()).unwrap_or(EXECUTIONS) };
     let measured = match bench.measure(runs, executions, !sleeps && wanted != "W8").await {
         Ok(measured) => measured,
         Err(problem) => return refuse(&problem),

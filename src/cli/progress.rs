@@ -137,7 +137,7 @@ impl Observer for Progress {
         self.state.lock().expect("BUG: a panic in the progress view").values.insert(hash, value.clone());
     }
 
-    fn records(&self, records: &[Record]) {
+    fn records(&self, records: &Arc<[Record]>) {
         let mut state = self.state.lock().expect("BUG: a panic in the progress view");
         records.iter().for_each(|record| state.take(record));
     }

@@ -222,9 +222,9 @@ impl Observer for Seen {
         self.values.lock().expect("BUG: a panic while a value was kept").insert(hash, value.clone());
     }
 
-    fn records(&self, records: &[Record]) {
+    fn records(&self, records: &Arc<[Record]>) {
         let mut log = self.log.lock().expect("BUG: a panic while an event was kept");
-        for record in records {
+        for record in records.iter() {
             let line = log.0.json(record).to_string();
             log.1.extend(Logged::parse(&line).ok());
             if let Event::Decided { decision: Decision::Graph { plan, graph }, .. } = &record.event {

@@ -187,8 +187,8 @@ mod tests {
 
     fn eval(text: &str) -> Result<Value, String> {
         let scope = json!({"a": 7, "b": "1,000", "l": [1, null, "2.5"], "n": null, "t": "many", "yes": true, "e": [], "words": ["x", "y"]});
-        let formula = Formula::parse(text).map_err(|error| error.message)?;
-        formula.eval(|name| scope.get(name).cloned()).map_err(|error| error.message)
+        let formula = Formula::parse(text).map_err(|error| error.message.clone())?;
+        formula.eval(|name| scope.get(name).cloned()).map_err(|error| error.message.clone())
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The fields of a node: known, complete, of the right form, and compiled.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -45,14 +47,14 @@ impl Checker<'_> {
         node: &NodeDef,
         path: &[&str],
         uses: &mut Vec<Use>,
-    ) -> IndexMap<String, Field> {
+    ) -> IndexMap<Arc<str>, Field> {
         let mut fields = IndexMap::new();
         for (key, value) in &node.fields {
             let at: Vec<&str> = path.iter().copied().chain([key.as_str()]).collect();
             match spec.fields.iter().find(|field| field.name == *key) {
                 Some(field) => {
                     if let Some(compiled) = self.field(field, value, &at, uses) {
-                        fields.insert(key.clone(), compiled);
+                        fields.insert(key.as_str().into(), compiled);
                     }
                 }
                 None => self.unknown_field(spec, key, value, &at),

@@ -157,7 +157,7 @@ impl Checker<'_> {
     pub(super) fn all_comparisons(&mut self, names: &Names, code: &NodeCode, path: &[&str]) {
         let attributes = [("when", &code.guard), ("for_each", &code.items), ("output", &code.output)];
         let fields = code.fields.iter().filter_map(|(key, field)| match field {
-            Field::Tree(tree) => Some((key.as_str(), tree)),
+            Field::Tree(tree) => Some((&**key, tree)),
             _ => None,
         });
         let attributes = attributes.into_iter().filter_map(|(key, tree)| Some((key, tree.as_ref()?)));

@@ -28,27 +28,35 @@ pub use slotted::{Slotted, print_items, print_value};
 use crate::diagnostic::codes;
 use walk::Walked;
 
-/// A JSON value and, built on first use and then shared, its form inside templates.
+/// A JSON value and, each built on first use and then shared, its other forms.
 #[derive(Debug)]
 pub struct Datum {
-    json: Value,
+    json: OnceLock<Value>,
+    /// What it was made of, where that was a text.
+    text: Option<Box<str>>,
     template_form: OnceLock<minijinja::Value>,
 }
 
 impl Datum {
     /// Wraps a JSON value.
     pub fn new(json: Value) -> Arc<Self> {
-        Arc::new(Self { json, template_form: OnceLock::new() })
+        Arc::new(Self { json: json.into(), text: None, template_form: OnceLock::new() })
+    }
+
+    /// Wraps the text of a JSON value, which is parsed if somebody asks for the value.
+    pub(crate) fn from_text(text: &str) -> Arc<Self> {
+        Arc::new(Self { json: OnceLock::new(), text: Some(text.into()), template_form: OnceLock::new() })
     }
 
     /// The JSON value.
     pub fn json(&self) -> &Value {
-        &self.json
+        let parse = || self.text.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        self.json.get_or_init(|| parse().expect("BUG: a value that is neither JSON nor its text"))
     }
 
     /// The template form.
     fn template_form(&self) -> minijinja::Value {
-        self.template_form.get_or_init(|| minijinja::Value::from(minijinja::value::Serde(&self.json))).clone()
+        self.template_form.get_or_init(|| minijinja::Value::from(minijinja::value::Serde(self.json()))).clone()
     }
 }
 
@@ -211,6 +219,7 @@ impl Template {
 pub struct Expression {
     text: String,
     names: Vec<NameUse>,
+    is_bare_name: bool,
     compiled: minijinja::Expression<'static, 'static>,
 }
 
@@ -229,7 +238,8 @@ impl Expression {
         let Walked { rewritten, names } = walk::expression(text)?;
         let compiled =
             LANGUAGE.compile_expression_owned(rewritten).map_err(|error| help::syntax_error(&error, text))?;
-        Ok(Self { text: text.to_owned(), names, compiled })
+        let is_bare_name = matches!(names.as_slice(), [only] if only.name == text.trim());
+        Ok(Self { text: text.to_owned(), names, is_bare_name, compiled })
     }
 
     /// The text as written.
@@ -240,6 +250,11 @@ impl Expression {
     /// Outer names that it mentions, in order of appearance.
     pub fn names(&self) -> &[NameUse] {
         &self.names
+    }
+
+    /// The name that is all of it: `facts`, but not `facts | length`.
+    pub fn bare_name(&self) -> Option<&str> {
+        if self.is_bare_name { self.names.first().map(|only| only.name.as_str()) } else { None }
     }
 
     /// Evaluates it.
@@ -277,6 +292,11 @@ impl Tree {
         if problems.is_empty() { Ok(Self { root }) } else { Err(problems) }
     }
 
+    /// Whether a leaf mentions the name.
+    pub fn mentions(&self, name: &str) -> bool {
+        self.leaves().iter().any(|(_, leaf)| leaf.names().iter().any(|mention| mention.name == name))
+    }
+
     /// Every leaf expression with its path inside the tree.
     pub fn leaves(&self) -> Vec<(Vec<String>, &Expression)> {
         let mut leaves = Vec::new();
@@ -289,12 +309,12 @@ impl Tree {
         if let Branch::Constant(value) = &self.root { Some(value) } else { None }
     }
 
-    /// Evaluates every leaf and builds the tree.
+    /// Builds the tree out of what its leaves are evaluated to.
     ///
     /// # Errors
     /// The first leaf that fails.
-    pub fn eval(&self, scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
-        self.root.eval(scope)
+    pub fn eval<E>(&self, mut leaf: impl FnMut(&Expression) -> Result<Value, E>) -> Result<Value, E> {
+        self.root.eval(&mut leaf)
     }
 }
 
@@ -351,14 +371,14 @@ impl Branch {
         }
     }
 
-    fn eval(&self, scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
+    fn eval<E>(&self, leaf: &mut impl FnMut(&Expression) -> Result<Value, E>) -> Result<Value, E> {
         Ok(match self {
             Branch::Constant(value) => value.clone(),
-            Branch::Leaf(expression) => expression.eval(scope)?,
-            Branch::List(items) => items.iter().map(|item| item.eval(scope)).collect::<Result<_, _>>()?,
+            Branch::Leaf(expression) => leaf(expression)?,
+            Branch::List(items) => items.iter().map(|item| item.eval(leaf)).collect::<Result<_, _>>()?,
             Branch::Map(map) => {
-                let entry = |(key, value): &(String, Branch)| Ok((key.clone(), value.eval(scope)?));
-                Value::Object(map.iter().map(entry).collect::<Result<_, ExprError>>()?)
+                let entry = |(key, value): &(String, Branch)| Ok((key.clone(), value.eval(leaf)?));
+                Value::Object(map.iter().map(entry).collect::<Result<_, E>>()?)
             }
         })
     }

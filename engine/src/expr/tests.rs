@@ -147,7 +147,7 @@ fn names_are_found_with_attributes_defaults_and_places() {
 #[test]
 fn trees_are_built_from_their_leaves() {
     let tree = Tree::parse(&json!({"n": "a + 1", "k": [1, "list | length", null]})).unwrap();
-    assert_eq!(tree.eval(&scope()).unwrap(), json!({"n": 3, "k": [1, 3, null]}));
+    assert_eq!(tree.eval(|leaf| leaf.eval(&scope())).unwrap(), json!({"n": 3, "k": [1, 3, null]}));
     assert_eq!(tree.leaves().iter().map(|(path, _)| path.join(".")).collect::<Vec<_>>(), ["n", "k.1"]);
     assert_eq!(Tree::parse(&json!({"a": [1, true]})).unwrap().constant(), Some(&json!({"a": [1, true]})));
     let problems = Tree::parse(&json!({"x": "a +", "y": ["| b"]})).unwrap_err();

@@ -1,19 +1,27 @@
 //! The run loop.
+//!
+//! Attempts are futures of the run's own task: a run is one task of the runtime, many runs share its threads. Starting an
+//! attempt wakes nobody, and dropping the run drops every request in flight. A node that computes for long must do so on
+//! another thread (`tokio::task::spawn_blocking`), as in any asynchronous code, or the rest of its run waits for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use indexmap::IndexMap;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::values::Values;
 use super::{RunOptions, RunOutcome};
 use crate::check::PlanChecker;
-use crate::event::{Command, Event, Record, RunEnded, RunStarted, SEMANTICS, TimerKind, Usage};
+use crate::event::{Command, Event, Record, RunEnded, RunStarted, SEMANTICS, TimerKind};
 use crate::expr::Datum;
 use crate::failure::StepError;
 use crate::graph::Workflow;
@@ -21,7 +29,29 @@ use crate::id::StepId;
 use crate::node::{Input, Kinds, NodeContext, NodeError, Output, TokenSink};
 use crate::scheduler::{Effects, Scheduler};
 
-type Attempt = (StepId, u32);
+type AttemptId = (StepId, u32);
+type Attempted = Result<Output, NodeError>;
+
+/// One attempt in flight.
+struct Attempt {
+    id: AttemptId,
+    /// `None` once it was given up: whatever it held is dropped, and nothing will come of it.
+    work: Option<Pin<Box<dyn Future<Output = Attempted> + Send>>>,
+}
+
+impl Future for Attempt {
+    type Output = (AttemptId, Attempted);
+
+    /// A panic of the node's code is an error of its step, never of the run loop.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let id = self.id;
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(polled) => polled.map(|result| (id, result)),
+            Err(panic) => Poll::Ready((id, Err(panicked(&*panic).into()))),
+        }
+    }
+}
 
 /// Everything that one run needs while it is driven.
 pub(super) struct Driver<'a> {
@@ -35,14 +65,16 @@ pub(super) struct Driver<'a> {
     pub(super) rendered: BTreeMap<StepId, Input>,
     kinds: &'a Kinds,
     options: RunOptions,
-    tasks: JoinSet<Result<Output, NodeError>>,
-    attempts: IndexMap<Id, Attempt>,
-    handles: BTreeMap<Attempt, (CancellationToken, AbortHandle)>,
+    attempts: FuturesUnordered<Attempt>,
+    /// What stops each attempt that has not ended.
+    flights: BTreeMap<AttemptId, CancellationToken>,
     timers: BTreeSet<(Instant, StepId, u32, TimerKind)>,
     started: Instant,
     sequence: u64,
-    batch: Vec<Record>,
+    paths: Vec<Option<Arc<str>>>,
     effects: Effects,
+    commands: VecDeque<Command>,
+    outward: Vec<Command>,
     steps: u64,
     ended: Option<RunEnded>,
 }
@@ -53,19 +85,20 @@ impl<'a> Driver<'a> {
             workflow,
             scheduler: Scheduler::new(workflow.graph.clone()),
             values: Values::new(workflow.limits.output_bytes, options.observers.clone()),
-            plans: PlanChecker::new(Arc::new(kinds.specs().clone())),
+            plans: PlanChecker::new(kinds.specs().clone()),
             inputs: BTreeMap::new(),
             rendered: BTreeMap::new(),
             kinds,
             options,
-            tasks: JoinSet::new(),
-            attempts: IndexMap::new(),
-            handles: BTreeMap::new(),
+            attempts: FuturesUnordered::new(),
+            flights: BTreeMap::new(),
             timers: BTreeSet::new(),
             started: Instant::now(),
             sequence: 0,
-            batch: Vec::new(),
+            paths: Vec::new(),
             effects: Effects::default(),
+            commands: VecDeque::new(),
+            outward: Vec::new(),
             steps: 0,
             ended: None,
         }
@@ -73,10 +106,11 @@ impl<'a> Driver<'a> {
 
     /// Drives the run to its end.
     ///
-    /// Approach: one outside event at a time (the end of a task, a timer, the caller's cancel). Each is applied together with
-    /// the closure of the decisions that it provokes: one transaction. Its records go to the observers before any task is
-    /// started for it, so that a log never lacks what the world has seen. Events that nothing waits for any more (the
-    /// timer of an attempt that ended, the reply of one that was given up) are dropped unlogged.
+    /// Approach: one outside event at a time (the end of an attempt, a timer, the caller's cancel). Each is applied together
+    /// with the closure of the decisions that it provokes: one transaction. Its records go to the observers before any
+    /// attempt is started for it, so that a log never lacks what the world has seen. Events that nothing waits for any more
+    /// (the timer of an attempt that ended, the reply of one that was given up) are dropped unlogged. A run whose attempts
+    /// end at once gives way to other runs now and then.
     pub(super) async fn drive(mut self, inputs: Map<String, Value>) -> RunOutcome {
         let as_data = inputs.iter().map(|(name, value)| (name.clone(), Datum::new(value.clone()))).collect();
         self.inputs.insert(StepId::ROOT, as_data);
@@ -90,18 +124,23 @@ impl<'a> Driver<'a> {
         };
         self.transact(Event::RunStarted(Box::new(started)));
         let cancel = self.options.cancel.clone();
+        let mut cancelled = pin!(cancel.cancelled());
         while !self.scheduler.is_over() {
+            tokio::task::consume_budget().await;
             let next_timer = self.timers.first().map(|(at, ..)| *at);
-            assert!(!self.tasks.is_empty() || next_timer.is_some(), "BUG: nothing moves and the run is not over");
-            let event = tokio::select! {
-                Some(ended) = self.tasks.join_next_with_id() => self.settled(ended),
-                () = cancel.cancelled(), if self.scheduler.accepts(&Event::Cancel) => Some(Event::Cancel),
-                () = sleep_until(next_timer), if next_timer.is_some() => self.next_timer(),
-                else => None,
+            assert!(!self.flights.is_empty() || next_timer.is_some(), "BUG: nothing moves and the run is not over");
+            let cancellable = self.scheduler.accepts(&Event::Cancel);
+            let event = if cancellable && cancel.is_cancelled() {
+                Event::Cancel
+            } else {
+                tokio::select! {
+                    biased;
+                    Some((attempt, result)) = self.attempts.next() => self.settled(attempt, result),
+                    () = &mut cancelled, if cancellable => Event::Cancel,
+                    () = sleep_until(next_timer), if next_timer.is_some() => self.next_timer(),
+                }
             };
-            if let Some(event) = event
-                && self.scheduler.accepts(&event)
-            {
+            if self.scheduler.accepts(&event) {
                 self.transact(event);
             }
         }
@@ -111,62 +150,71 @@ impl<'a> Driver<'a> {
     /// Applies an outside event and answers every decision that follows from it; then tells the observers, then acts.
     fn transact(&mut self, event: Event) {
         let mut effects = std::mem::take(&mut self.effects);
-        let mut commands = VecDeque::new();
-        let mut outward = Vec::new();
         let mut next = Some(event);
         loop {
             if let Some(event) = next.take() {
+                let at = effects.events.len();
+                effects.events.push(Event::Cancel);
                 self.scheduler.apply(&event, &mut effects);
-                self.record(event);
-                effects.events.drain(..).for_each(|event| self.record(event));
-                commands.extend(effects.commands.drain(..));
+                effects.events[at] = event;
+                self.commands.extend(effects.commands.drain(..));
             }
-            match commands.pop_front() {
+            match self.commands.pop_front() {
                 Some(Command::Decide { step, field }) if self.scheduler.wants(step, field) => {
                     let decision = self.evaluate(step, field);
                     next = Some(Event::Decided { step, field, decision });
                 }
                 Some(Command::Decide { .. }) => {}
-                Some(command) => outward.push(command),
+                Some(command) => self.outward.push(command),
                 None => break,
             }
         }
+        self.commit(&mut effects.events);
         self.effects = effects;
-        self.commit();
-        outward.into_iter().for_each(|command| self.act(command));
+        let mut outward = std::mem::take(&mut self.outward);
+        outward.drain(..).for_each(|command| self.act(command));
+        self.outward = outward;
     }
 
-    fn record(&mut self, event: Event) {
-        match &event {
-            Event::RunEnded(ended) => self.ended = Some((**ended).clone()),
-            Event::Started { attempt: 1, .. } => self.steps += 1,
-            Event::Ended { step, .. } => {
-                self.rendered.remove(step);
+    /// Numbers the events of a transaction and hands them to the observers.
+    fn commit(&mut self, events: &mut Vec<Event>) {
+        for event in &*events {
+            match event {
+                Event::RunEnded(ended) => self.ended = Some((**ended).clone()),
+                Event::Started { attempt: 1, .. } => self.steps += 1,
+                Event::Ended { step, .. } => {
+                    self.rendered.remove(step);
+                }
+                _ => {}
             }
-            _ => {}
         }
         if self.options.observers.is_empty() {
-            return;
+            return events.clear();
         }
-        let step = event.step();
-        let path = step.map(|step| self.scheduler.path(step)).unwrap_or_default().into();
         let time_ms = self.started.elapsed().as_millis() as u64;
-        self.batch.push(Record { sequence: self.sequence, time_ms, path, event });
-        self.sequence += 1;
+        let first = self.sequence;
+        self.sequence += events.len() as u64;
+        let numbered = events.drain(..).zip(first..).map(|(event, sequence)| {
+            let path = event.step().map(|step| self.path(step)).unwrap_or_default();
+            Record { sequence, time_ms, path, event }
+        });
+        let records: Arc<[Record]> = numbered.collect();
+        self.options.observers.iter().for_each(|observer| observer.records(&records));
     }
 
-    fn commit(&mut self) {
-        if !self.batch.is_empty() {
-            self.options.observers.iter().for_each(|observer| observer.records(&self.batch));
-            self.batch.clear();
+    /// What people call a step, rendered once.
+    fn path(&mut self, step: StepId) -> Arc<str> {
+        if self.paths.len() <= step.index() {
+            self.paths.resize(self.scheduler.step_count(), None);
         }
+        self.paths[step.index()].get_or_insert_with(|| self.scheduler.path(step)).clone()
     }
 
     fn act(&mut self, command: Command) {
         match command {
             Command::Start { step, attempt } => self.start(step, attempt),
             Command::Cancel { step, attempt } => {
-                if let Some((cancelled, _)) = self.handles.get(&(step, attempt)) {
+                if let Some(cancelled) = self.flights.get(&(step, attempt)) {
                     cancelled.cancel();
                 }
             }
@@ -179,80 +227,69 @@ impl<'a> Driver<'a> {
     }
 
     fn start(&mut self, step: StepId, attempt: u32) {
+        let path = self.path(step);
         let node = self.scheduler.node(step).expect("BUG: the root was started");
         let kind = self.kinds.node(&node.code.kind).cloned();
-        let path: Arc<str> = self.scheduler.path(step).into();
+        let kind_name = || node.code.kind.clone();
+        let missing = kind.is_none().then(kind_name);
+        let again = node.retry.max > 0;
         let cancelled = CancellationToken::new();
         let context = NodeContext {
             path: path.clone(),
             attempt,
             sample: self.scheduler.sample(step),
             cancelled: cancelled.clone(),
-            tokens: self.token_sink(path),
+            tokens: TokenSink::new(self.options.observers.clone(), path),
             plans: self.plans.clone(),
         };
-        let input = self.rendered.get(&step).cloned().unwrap_or_default();
-        let kind_name = node.code.kind.clone();
-        let handle = self.tasks.spawn(async move {
+        let input = if again { self.rendered.get(&step).cloned() } else { self.rendered.remove(&step) };
+        let input = input.unwrap_or_default();
+        let work = async move {
             match kind {
                 Some(kind) => kind.run(&context, input).await,
                 None => {
-                    Err(StepError::terminal("no_kind", format!("no implementation of the kind `{kind_name}`")).into())
+                    let name = missing.unwrap_or_default();
+                    Err(StepError::terminal("no_kind", format!("no implementation of the kind `{name}`")).into())
                 }
             }
-        });
-        self.attempts.insert(handle.id(), (step, attempt));
-        self.handles.insert((step, attempt), (cancelled, handle));
-    }
-
-    fn token_sink(&self, path: Arc<str>) -> TokenSink {
-        if self.options.observers.is_empty() {
-            return TokenSink::default();
-        }
-        let observers = self.options.observers.clone();
-        TokenSink::new(move |text| observers.iter().for_each(|observer| observer.tokens(&path, text)))
-    }
-
-    /// The event for a task that ended; a panic is an error of its step, never of the run loop.
-    fn settled(&mut self, ended: Result<(Id, Result<Output, NodeError>), JoinError>) -> Option<Event> {
-        let (id, result) = match ended {
-            Ok((id, result)) => (id, result),
-            Err(error) => (error.id(), Err(panicked(error).into())),
         };
-        let (step, attempt) = self.attempts.swap_remove(&id)?;
-        self.handles.remove(&(step, attempt));
+        self.attempts.push(Attempt { id: (step, attempt), work: Some(Box::pin(work)) });
+        self.flights.insert((step, attempt), cancelled);
+    }
+
+    /// The event for an attempt that ended.
+    fn settled(&mut self, (step, attempt): AttemptId, result: Attempted) -> Event {
+        self.flights.remove(&(step, attempt));
         let (result, usage, provenance) = match result {
             Ok(output) => (Ok(output.value), output.usage, output.provenance),
             Err(failed) => (Err(failed.error), failed.usage, failed.provenance),
         };
         let result = result.and_then(|value| self.values.store_output(value));
         let provenance = provenance.map(|report| self.values.store(report));
-        Some(Event::Settled { step, attempt, result, usage, provenance })
+        Event::Settled { step, attempt, result, usage, provenance }
     }
 
-    /// The event of the first timer; one whose grace is over takes its task down.
-    fn next_timer(&mut self) -> Option<Event> {
-        let (_, step, attempt, timer) = self.timers.pop_first()?;
+    /// The event of the first timer; an attempt whose grace is over is given up.
+    fn next_timer(&mut self) -> Event {
+        let (_, step, attempt, timer) = self.timers.pop_first().expect("BUG: a timer ran out and is not there");
         let event = Event::Timer { step, attempt, timer };
-        if timer == TimerKind::Grace
-            && self.scheduler.accepts(&event)
-            && let Some((_, handle)) = self.handles.remove(&(step, attempt))
-        {
-            handle.abort();
+        if timer == TimerKind::Grace && self.scheduler.accepts(&event) {
+            self.flights.remove(&(step, attempt));
+            let given_up = self.attempts.iter_mut().find(|given_up| given_up.id == (step, attempt));
+            given_up.expect("BUG: a flight without its attempt").work = None;
         }
-        Some(event)
+        event
     }
 
     fn outcome(self) -> RunOutcome {
         let ended = self.ended.expect("BUG: a run that is over has ended");
-        let usage: Usage = ended.usage;
         RunOutcome {
             status: ended.status,
             output: ended.output.map(|hash| self.values.get(hash).json().clone()),
             error: ended.error,
-            failed_step: ended.failed_step.map(|step| self.scheduler.path(step)),
+            failed_step: ended.failed_step.map(|step| self.scheduler.path(step).to_string()),
             bound: ended.bound,
-            usage,
+            usage: ended.usage,
             steps: self.steps,
             wall_ms: self.started.elapsed().as_millis() as u64,
         }
@@ -265,11 +302,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-fn panicked(error: JoinError) -> StepError {
-    if error.is_cancelled() {
-        return StepError::terminal("cancelled", "the attempt was stopped");
-    }
-    let payload = error.into_panic();
+fn panicked(payload: &(dyn std::any::Any + Send)) -> StepError {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned());
     StepError::terminal("panic", format!("the node's code panicked: {text}"))

@@ -6,26 +6,34 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Driver;
 use crate::definition::ModelDef;
 use crate::event::{DecideField, Decision};
-use crate::expr::{Datum, ExprError, Scope as Names, Slotted, Template, Tree, print_items, print_value};
+use crate::expr::{Datum, ExprError, NameUse, Scope as Names, Slotted, Template, Tree, print_items, print_value};
 use crate::failure::StepError;
 use crate::graph::{Field, Graph, Node, NodeCode, Work};
 use crate::id::StepId;
-use crate::node::{Input, ModelChoice, REPAIR_TURNS};
+use crate::node::{Fields, Input, ModelChoice, REPAIR_TURNS};
 use crate::scheduler::{ChildResult, Children, Resolved, Scope};
 
 /// The names of one evaluation.
-struct Known(Vec<(String, Arc<Datum>)>);
+struct Known(BTreeMap<String, Arc<Datum>>);
 
 impl Names for Known {
     fn get(&self, name: &str) -> Option<Arc<Datum>> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        self.0.get(name).cloned()
     }
+}
+
+/// A rendered input as it is stored and shown.
+#[derive(Serialize)]
+struct InputForm<'a> {
+    kind: &'a str,
+    fields: &'a Fields,
+    schema: Option<&'a Value>,
 }
 
 type Evaluated<T> = Result<T, StepError>;
@@ -33,8 +41,9 @@ type Evaluated<T> = Result<T, StepError>;
 impl Driver<'_> {
     /// Answers a `Decide`.
     pub(super) fn evaluate(&mut self, step: StepId, field: DecideField) -> Decision {
-        let node = self.scheduler.node(step).cloned();
-        let answer = match (field, &node) {
+        let place = self.scheduler.place(step).map(|(graph, node)| (graph.clone(), node));
+        let node = place.as_ref().map(|(graph, node)| graph.node(*node));
+        let answer = match (field, node) {
             (DecideField::BestOutput, _) => self.best_output(),
             (DecideField::Value, None) => self.root_value(),
             (field, None) => panic!("BUG: the root has no {field:?}"),
@@ -114,7 +123,7 @@ impl Driver<'_> {
 
     fn leaf_input(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
         let code = &node.code;
-        let mut fields = IndexMap::new();
+        let mut fields = Vec::with_capacity(code.fields.len());
         for (name, field) in &code.fields {
             let value = match field {
                 Field::Template(template) => Value::String(self.text(step, name, template)?),
@@ -123,17 +132,16 @@ impl Driver<'_> {
                 Field::Tree(tree) => self.tree(Scope::Step(step), name, Some(tree), None)?,
                 Field::Literal(value) => value.clone(),
             };
-            fields.insert(name.clone(), value);
+            fields.push((name.clone(), value));
         }
+        let fields: Fields = fields.into_iter().collect();
         let calls = calls_of_one_attempt(code, &fields);
         let alias = fields.get("model").and_then(Value::as_str).map(str::to_owned);
         let declared = self.declared_model(step, alias.as_deref().unwrap_or("default"));
         let model = ModelChoice { alias, declared };
         let schema = code.schema.clone();
-        let shown = json!({
-            "kind": code.kind, "fields": &fields, "schema": schema.as_ref().map(|schema| schema.json_schema()),
-        });
-        let hash = self.values.store(shown);
+        let json_schema = schema.as_ref().map(|schema| schema.json_schema());
+        let hash = self.values.announce(&InputForm { kind: &code.kind, fields: &fields, schema: json_schema });
         self.rendered.insert(step, Input { fields, schema, model, rules: code.expansion.clone() });
         Ok(Decision::Input { hash, calls })
     }
@@ -214,10 +222,12 @@ impl Driver<'_> {
         if graph.expansion {
             return Ok(self.expansion_value(step, &graph));
         }
-        let map = self.nodes_value(step, &graph, false);
         match &graph.output {
-            Some(output) => self.tree(Scope::Body(step), "output", Some(output), Some(map)),
-            None => Ok(map),
+            Some(output) => {
+                let map = output.mentions("this").then(|| self.nodes_value(step, &graph, false));
+                self.tree(Scope::Body(step), "output", Some(output), map)
+            }
+            None => Ok(self.nodes_value(step, &graph, false)),
         }
     }
 
@@ -274,10 +284,12 @@ impl Driver<'_> {
 
     fn best_output(&mut self) -> Evaluated<Decision> {
         let graph = self.scheduler.body(StepId::ROOT).expect("BUG: a run without a frame").clone();
-        let map = self.nodes_value(StepId::ROOT, &graph, true);
         let value = match &graph.output {
-            Some(output) => self.tree(Scope::Body(StepId::ROOT), "output", Some(output), Some(map))?,
-            None => map,
+            Some(output) => {
+                let map = output.mentions("this").then(|| self.nodes_value(StepId::ROOT, &graph, true));
+                self.tree(Scope::Body(StepId::ROOT), "output", Some(output), map)?
+            }
+            None => self.nodes_value(StepId::ROOT, &graph, true),
         };
         Ok(Decision::Value(self.values.store_output(value)?))
     }
@@ -292,29 +304,39 @@ impl Driver<'_> {
         Ok(Decision::Value(self.values.store_output(value)?))
     }
 
+    /// Evaluates a tree of expressions, leaf by leaf; a leaf that is a bare name is that value and needs no evaluation.
     fn tree(&mut self, scope: Scope, field: &str, tree: Option<&Tree>, this: Option<Value>) -> Evaluated<Value> {
         let tree = tree.unwrap_or_else(|| panic!("BUG: `{field}` was asked for and is not there"));
-        let names = tree.leaves().into_iter().flat_map(|(_, leaf)| leaf.names()).map(|name| name.name.as_str());
-        let known = self.known(scope, names, this);
-        tree.eval(&known).map_err(|error| expression_error(field, &error))
+        let this = this.map(Datum::new);
+        tree.eval(|leaf| {
+            let bare = leaf.bare_name().and_then(|name| match name {
+                "this" => this.clone(),
+                name => self.named(scope, name),
+            });
+            match bare {
+                Some(value) => Ok(value.json().clone()),
+                None => leaf.eval(&self.known(scope, leaf.names(), this.as_ref())),
+            }
+        })
+        .map_err(|error| expression_error(field, &error))
     }
 
     fn text(&mut self, step: StepId, field: &str, template: &Template) -> Evaluated<String> {
-        let known = self.known(Scope::Step(step), template.names().iter().map(|name| name.name.as_str()), None);
+        let known = self.known(Scope::Step(step), template.names(), None);
         template.render(&known).map_err(|error| expression_error(field, &error))
     }
 
-    fn known<'n>(&mut self, scope: Scope, names: impl Iterator<Item = &'n str>, this: Option<Value>) -> Arc<dyn Names> {
-        let mut known = Vec::new();
-        for name in names {
-            if !known.iter().any(|(seen, _)| seen == name)
-                && name != "this"
+    fn known(&mut self, scope: Scope, mentions: &[NameUse], this: Option<&Arc<Datum>>) -> Arc<dyn Names> {
+        let mut known = BTreeMap::new();
+        for NameUse { name, .. } in mentions {
+            if name != "this"
+                && !known.contains_key(name)
                 && let Some(value) = self.named(scope, name)
             {
-                known.push((name.to_owned(), value));
+                known.insert(name.clone(), value);
             }
         }
-        known.extend(this.map(|this| ("this".to_owned(), Datum::new(this))));
+        known.extend(this.map(|this| ("this".to_owned(), this.clone())));
         Arc::new(Known(known))
     }
 
@@ -424,11 +446,13 @@ fn complete_inputs(graph: &Graph, mut with: Map<String, Value>) -> Evaluated<Val
 }
 
 /// Most model calls of one attempt: one, and the repair turns of whatever must be structured.
-fn calls_of_one_attempt(code: &NodeCode, fields: &IndexMap<String, Value>) -> u32 {
-    let calls_model = code.spec.as_ref().is_some_and(|spec| spec.calls_model);
+fn calls_of_one_attempt(code: &NodeCode, fields: &Fields) -> u32 {
+    if !code.spec.as_ref().is_some_and(|spec| spec.calls_model) {
+        return 0;
+    }
     let structured = code.schema.is_some() || code.expansion.is_some();
     let repair = fields.get("repair").and_then(Value::as_u64).map_or(REPAIR_TURNS, |turns| turns.min(100) as u32);
-    u32::from(calls_model) + if calls_model && structured { repair } else { 0 }
+    1 + if structured { repair } else { 0 }
 }
 
 fn expression_error(field: &str, error: &ExprError) -> StepError {

@@ -106,7 +106,7 @@ async fn output(text: &str) -> Value {
 async fn failure(text: &str) -> (String, String) {
     let outcome = run_with(text, RunOptions::default()).await;
     assert_eq!(outcome.status, Status::Failed, "{outcome:?}");
-    (outcome.failed_step.unwrap_or_default(), outcome.error.map(|error| error.code).unwrap_or_default())
+    (outcome.failed_step.unwrap_or_default(), outcome.error.map(|error| error.code.clone()).unwrap_or_default())
 }
 
 #[tokio::test]
@@ -349,9 +349,9 @@ impl Observer for Seen {
         self.values.lock().unwrap().insert(hash);
     }
 
-    fn records(&self, records: &[Record]) {
+    fn records(&self, records: &Arc<[Record]>) {
         let values = self.values.lock().unwrap();
-        for record in records {
+        for record in records.iter() {
             if let Event::Settled { result: Ok(value), .. } = &record.event {
                 assert!(values.contains(value), "a value is announced before it is mentioned");
             }

@@ -1,8 +1,10 @@
 //! The values of a run by hash, each once.
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::expr::Datum;
@@ -12,56 +14,83 @@ use crate::observer::Observers;
 
 /// Values by hash. Whatever is stored is announced to the observers before a record mentions it.
 pub(super) struct Values {
-    by_hash: IndexMap<ValueHash, Arc<Datum>>,
+    by_hash: IndexMap<ValueHash, Arc<Datum>, BuildHasherDefault<FirstBytes>>,
     bytes_max: u64,
     observers: Observers,
+    /// The JSON text of the value at hand.
+    text: Vec<u8>,
 }
 
 impl Values {
     pub(super) fn new(bytes_max: u64, observers: Observers) -> Self {
-        Self { by_hash: IndexMap::new(), bytes_max, observers }
+        Self { by_hash: IndexMap::default(), bytes_max, observers, text: Vec::new() }
     }
 
-    /// Stores a value of any size: what the engine itself wrote (rendered inputs, reports of kinds).
+    /// Stores a value of any size: what the engine itself wrote (lists of items, plans, reports of kinds).
     pub(super) fn store(&mut self, value: Value) -> ValueHash {
-        let hash = ValueHash::of(&value);
-        if let indexmap::map::Entry::Vacant(entry) = self.by_hash.entry(hash) {
-            let datum = entry.insert(Datum::new(value));
-            self.observers.iter().for_each(|observer| observer.value(hash, datum));
+        self.write(&value);
+        self.keep(|_| Datum::new(value))
+    }
+
+    /// Announces the JSON form of something that the run itself never reads again; the same one may be announced twice.
+    pub(super) fn announce(&mut self, form: &impl Serialize) -> ValueHash {
+        self.write(form);
+        let hash = ValueHash::of_bytes(&self.text);
+        if !self.observers.is_empty() {
+            let datum = Datum::from_text(std::str::from_utf8(&self.text).expect("BUG: JSON is text"));
+            self.observers.iter().for_each(|observer| observer.value(hash, &datum));
         }
         hash
     }
 
     /// Stores the value of a step, which has a size limit.
     pub(super) fn store_output(&mut self, value: Value) -> Result<ValueHash, StepError> {
-        let bytes = size(&value);
+        self.write(&value);
+        let bytes = self.text.len() as u64;
         if bytes > self.bytes_max {
             let message =
                 format!("a value of {bytes} bytes is larger than `limits.output` allows ({})", self.bytes_max);
             return Err(StepError::terminal("limit_output", message));
         }
-        Ok(self.store(value))
+        Ok(self.keep(|_| Datum::new(value)))
     }
 
     /// A stored value.
     pub(super) fn get(&self, hash: ValueHash) -> &Arc<Datum> {
         self.by_hash.get(&hash).expect("BUG: a hash without its value")
     }
+
+    fn write(&mut self, form: &impl Serialize) {
+        self.text.clear();
+        serde_json::to_writer(&mut self.text, form).expect("BUG: writing JSON to memory failed");
+    }
+
+    fn keep(&mut self, datum: impl FnOnce(&[u8]) -> Arc<Datum>) -> ValueHash {
+        let hash = ValueHash::of_bytes(&self.text);
+        if let indexmap::map::Entry::Vacant(entry) = self.by_hash.entry(hash) {
+            let datum = entry.insert(datum(&self.text));
+            self.observers.iter().for_each(|observer| observer.value(hash, datum));
+        }
+        hash
+    }
 }
 
-/// Length of a value's JSON text in bytes.
-fn size(value: &Value) -> u64 {
-    struct Count(u64);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len() as u64;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
+/// Takes the first bytes of what is a hash already.
+#[derive(Default)]
+struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().take(8) {
+            self.0 = self.0 << 8 | u64::from(*byte);
         }
     }
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, value).expect("BUG: counting bytes failed");
-    count.0
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }

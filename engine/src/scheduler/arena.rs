@@ -155,10 +155,9 @@ pub(super) struct Entry {
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
-        let path = |entry: &Self| (entry.frame_order.clone(), entry.last);
-        let by_id = || {
-            let ((a, a_last), (b, b_last)) = (path(self), path(other));
-            a.iter().chain([&a_last]).cmp(b.iter().chain([&b_last]))
+        let by_id = || match Arc::ptr_eq(&self.frame_order, &other.frame_order) {
+            true => self.last.cmp(&other.last),
+            false => self.frame_order.iter().chain([&self.last]).cmp(other.frame_order.iter().chain([&other.last])),
         };
         other.rank.cmp(&self.rank).then_with(by_id).then(self.step.cmp(&other.step))
     }

@@ -8,7 +8,6 @@ use super::arena::{Body, Entry, Step};
 use super::{Effects, Ending, Flight, Scheduler};
 use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, RunEnded, Status, TimerKind};
 use crate::failure::StepError;
-use crate::graph::Work;
 use crate::id::{StepId, ValueHash};
 use crate::state::State;
 
@@ -182,10 +181,5 @@ impl Scheduler {
         let required = node.dependencies.iter().filter(|d| d.mode == crate::graph::DependencyMode::Required);
         let mut sources = required.map(|dependency| super::advance::child(first, dependency.source));
         sources.find(|source| self.state(*source) != State::Succeeded)
-    }
-
-    /// Whether a step runs a leaf (and not a frame or a value).
-    pub fn is_leaf(&self, step: StepId) -> bool {
-        self.node(step).is_some_and(|node| matches!(node.work, Work::Leaf)) && self.attempt(step) > 0
     }
 }

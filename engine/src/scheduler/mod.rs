@@ -168,8 +168,13 @@ impl Scheduler {
 
     /// The node of a step; `None` for the root.
     pub fn node(&self, step: StepId) -> Option<&Node> {
+        self.place(step).map(|(graph, node)| graph.node(node))
+    }
+
+    /// The graph of a step's frame, and its node in there; `None` for the root.
+    pub fn place(&self, step: StepId) -> Option<(&Arc<Graph>, NodeIndex)> {
         let frame = self.frames.get(self.steps[step.index()].frame.index())?;
-        Some(frame.graph.0.node(self.steps[step.index()].node))
+        Some((&frame.graph.0, self.steps[step.index()].node))
     }
 
     /// Attempts of a step started so far.

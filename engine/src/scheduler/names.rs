@@ -3,6 +3,8 @@
 //! A name is searched from the frame that contains the step outwards, through groups and items, up to the first closed
 //! frame (a workflow or a plan), whose inputs are the last to be asked. O(depth) per name.
 
+use std::sync::Arc;
+
 use super::arena::{Body, Layer};
 use super::{Scheduler, advance};
 use crate::event::DecideField;
@@ -182,7 +184,7 @@ impl Scheduler {
     }
 
     /// The graph of the frame that a step opened.
-    pub fn body(&self, step: StepId) -> Option<&std::sync::Arc<crate::graph::Graph>> {
+    pub fn body(&self, step: StepId) -> Option<&Arc<crate::graph::Graph>> {
         let frame = &self.frames[self.steps[step.index()].child?.index()];
         matches!(frame.body, Body::Nodes { .. }).then_some(&frame.graph.0)
     }
@@ -202,8 +204,13 @@ impl Scheduler {
         self.steps[step.index()].layer == Layer::Work
     }
 
-    /// What people call a step: `solve[3]/sub`; empty for the root.
-    pub fn path(&self, step: StepId) -> String {
+    /// What people call a step: `solve[3]/sub`; empty for the root. A node of the workflow itself is called by its own name.
+    pub fn path(&self, step: StepId) -> Arc<str> {
+        if let Some((graph, node)) = self.place(step)
+            && self.frame_of(step).parent == StepId::ROOT
+        {
+            return graph.node(node).name.clone();
+        }
         let mut parts = Vec::new();
         let mut at = step;
         while at != StepId::ROOT {
@@ -216,7 +223,7 @@ impl Scheduler {
             at = frame.parent;
         }
         parts.reverse();
-        parts.concat()
+        parts.concat().into()
     }
 
     /// Name of a step's node; empty for the root.

@@ -41,7 +41,7 @@ pub struct RunIdentity {
 
 enum Line {
     Value(ValueHash, Arc<Datum>),
-    Records(Vec<Record>),
+    Records(Arc<[Record]>),
 }
 
 /// Writes one run.
@@ -114,8 +114,8 @@ impl Observer for Recording {
         self.send(Line::Value(hash, value.clone()));
     }
 
-    fn records(&self, records: &[Record]) {
-        self.send(Line::Records(records.to_vec()));
+    fn records(&self, records: &Arc<[Record]>) {
+        self.send(Line::Records(records.clone()));
     }
 }
 
@@ -131,7 +131,7 @@ fn write(lines: Receiver<Line>, mut events: BufWriter<File>, mut values: BufWrit
             }
             Line::Records(records) => {
                 values.flush()?;
-                for record in &records {
+                for record in &*records {
                     writeln!(events, "{}", writer.json(record))?;
                 }
                 events.flush()?;

@@ -333,7 +333,8 @@ impl Simulation<'_> {
             .saw
             .iter()
             .filter(|(step, _)| self.scheduler.state(**step) == State::Succeeded && !inside_failure(**step));
-        self.driven.account.needed = needed.map(|(step, saw)| (self.scheduler.path(*step), saw.clone())).collect();
+        self.driven.account.needed =
+            needed.map(|(step, saw)| (self.scheduler.path(*step).to_string(), saw.clone())).collect();
         self.driven.account.output = self.driven.ended.output;
         self.driven.steps = steps;
         self.driven

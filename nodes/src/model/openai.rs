@@ -238,7 +238,7 @@ impl OpenAi {
         };
         let host = self.base_url.host_str().unwrap_or_default();
         let message = format!("{host} answered HTTP {status}: {}{help}", short(message));
-        StepError { retry_after_ms, ..StepError::new(format!("http_{}", status.as_u16()), class, message) }
+        StepError::new(format!("http_{}", status.as_u16()), class, message).retry_after(retry_after_ms)
     }
 
     fn network(&self, error: &reqwest::Error) -> StepError {

@@ -133,7 +133,7 @@ mod tests {
 
     async fn ask(model: &Scripted, text: &str) -> Result<String, String> {
         let request = ChatRequest { messages: vec![Message::new(Role::User, text)], ..ChatRequest::default() };
-        model.chat(&request, &CallContext::default()).await.map(|reply| reply.text).map_err(|error| error.code)
+        model.chat(&request, &CallContext::default()).await.map(|reply| reply.text).map_err(|error| error.code.clone())
     }
 
     #[tokio::test]

@@ -2,11 +2,22 @@
 
 use std::sync::{Arc, Mutex};
 
+use flowrun_engine::observer::{Observer, Observers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::super::{Message, Role};
 use super::*;
+
+/// Keeps the pieces of text that a step sends.
+#[derive(Default)]
+struct Pieces(Mutex<Vec<String>>);
+
+impl Observer for Pieces {
+    fn tokens(&self, _: &str, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
+}
 
 /// A server that answers each connection with the next reply and notes what it was asked. After the last it stays silent.
 async fn server(replies: Vec<String>) -> (String, Arc<Mutex<Vec<String>>>) {
@@ -88,15 +99,16 @@ async fn a_stream_is_read_with_its_usage_and_tokens() {
         "[DONE]",
     ]);
     let (url, seen) = server(vec![reply]).await;
-    let pieces = Arc::new(Mutex::new(Vec::new()));
-    let sink = pieces.clone();
-    let tokens = flowrun_engine::node::TokenSink::new(move |text| sink.lock().unwrap().push(text.to_owned()));
+    let pieces = Arc::new(Pieces::default());
+    let mut observers = Observers::default();
+    observers.add(pieces.clone());
+    let tokens = flowrun_engine::node::TokenSink::new(observers, "a".into());
     let model = OpenAi::new(&url, "m", Some(Secret::new("sk-1")), None).unwrap();
     let context = CallContext { tokens, ..CallContext::default() };
     let reply = model.chat(&request(), &context).await.unwrap();
     assert_eq!((reply.text.as_str(), reply.finish_reason.as_deref()), ("Hello", Some("stop")));
     assert_eq!(reply.usage, Usage { calls: 1, prompt_tokens: 7, completion_tokens: 2 });
-    assert_eq!(*pieces.lock().unwrap(), ["Hel", "lo"]);
+    assert_eq!(*pieces.0.lock().unwrap(), ["Hel", "lo"]);
     let sent = seen.lock().unwrap()[0].clone();
     assert!(sent.contains("authorization: Bearer sk-1") && sent.contains(r#""include_usage":true"#), "{sent}");
     assert!(!format!("{model:?}").contains("sk-1"));
