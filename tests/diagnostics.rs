@@ -25,7 +25,7 @@ fn folder() -> PathBuf {
 fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
     let mut kinds = Kinds::new();
     flowrun_nodes::register(&mut kinds, Models::default());
-    kinds.specs().clone()
+    (**kinds.specs()).clone()
 }
 
 /// Files beside the one that calls them.

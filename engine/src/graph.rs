@@ -66,7 +66,7 @@ pub struct Graph {
     /// Declared inputs of a closed graph (a workflow or a plan); `None` for a group, which sees the names around it.
     pub inputs: Option<IndexMap<String, Input>>,
     /// Model aliases that a workflow declares; nodes further in see those further out.
-    pub models: IndexMap<String, ModelDef>,
+    pub models: IndexMap<String, Arc<ModelDef>>,
     /// The frame's value; `None`: the map of all values.
     pub output: Option<Tree>,
     /// Nodes that `output` requires: if one did not succeed, the frame's parent is skipped.
@@ -221,7 +221,7 @@ pub struct NodeCode {
     /// Beside `ask`: what `needs` names and the text does not mention; appended as questions and answers, in this order.
     pub appended: Vec<NodeIndex>,
     /// Beside `graph`: limits and allow-list of the expansion.
-    pub expansion: Option<ExpansionRules>,
+    pub expansion: Option<Arc<ExpansionRules>>,
 }
 
 /// What an expansion may contain.

@@ -4,7 +4,7 @@
 //! retries, timeouts and cancellation around it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use serde::{Serialize, Serializer};
@@ -45,7 +45,7 @@ pub struct Input {
     /// `model:` resolved against the workflow's own `models:`; `None` alias: the default model.
     pub model: ModelChoice,
     /// What a plan may contain (`allow:` and `limits:`), for kinds that draw graphs.
-    pub rules: Option<ExpansionRules>,
+    pub rules: Option<Arc<ExpansionRules>>,
 }
 
 /// The rendered fields of a node by name, in file order. They are few: a search is quicker than a table.
@@ -92,7 +92,7 @@ pub struct ModelChoice {
     /// The alias written on the node.
     pub alias: Option<String>,
     /// What the workflow's file declares under that alias (`default` where none is written).
-    pub declared: Option<ModelDef>,
+    pub declared: Option<Arc<ModelDef>>,
 }
 
 /// What a kind gives back.
@@ -125,7 +125,6 @@ impl From<StepError> for NodeError {
 }
 
 /// What surrounds an attempt.
-#[derive(Clone)]
 pub struct NodeContext {
     /// Path of the step, such as `solve[3]/sub`.
     pub path: Arc<str>,
@@ -133,12 +132,22 @@ pub struct NodeContext {
     pub attempt: u32,
     /// Number of the sample, from 0, for a node with `samples`.
     pub sample: Option<u32>,
-    /// Fires when the attempt is to stop. Requests in flight must be dropped then.
-    pub cancelled: CancellationToken,
-    /// Takes text as it is produced, for progress displays. Never part of the log.
-    pub tokens: TokenSink,
     /// Lowers and checks a plan by the rules of the engine.
     pub plans: PlanChecker,
+    pub(crate) observers: Observers,
+    pub(crate) cancelled: OnceLock<CancellationToken>,
+}
+
+impl NodeContext {
+    /// Fires when the attempt is to stop. Requests in flight must be dropped then; who goes on is given up after a while.
+    pub fn cancelled(&self) -> &CancellationToken {
+        self.cancelled.get_or_init(CancellationToken::new)
+    }
+
+    /// Takes text as it is produced, for progress displays. Never part of the log.
+    pub fn tokens(&self) -> TokenSink {
+        TokenSink::new(self.observers.clone(), self.path.clone())
+    }
 }
 
 /// Takes the text of one step as it is produced, and passes it on to the observers.

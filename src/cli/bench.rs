@@ -138,7 +138,7 @@ impl Shape {
             let milliseconds = 5 + draw() as u64 % 46;
             sleep_ms.push(if sleeps { milliseconds } else { 0 });
         }
-        Self { sources, sleep_ms, output: Value::Null }
+        Self { sources, sleep_ms, output: (0..n).map(name).collect() }
     }
 
     /// Branches of 100 ms each and of different depth between a first and a last node.
@@ -164,7 +164,7 @@ impl Shape {
         let workflow = nodes.fold(WorkflowDef::new("bench"), |workflow, (node, (sources, sleep_ms))| {
             workflow.node(name(node), add(sources, sleep_ms))
         });
-        WorkflowDef { output: Some(self.output).filter(|output| !output.is_null()), ..workflow }
+        workflow.output(self.output)
     }
 }
 
@@ -194,23 +194,17 @@ struct Bench {
 }
 
 impl Bench {
-    fn options(&self) -> RunOptions {
-        let mut options = RunOptions { max_parallel: self.max_parallel, ..RunOptions::default() };
-        options.observers.add(Arc::new(Log::default()));
-        options
-    }
-
-    /// The sum of the outputs of `runs` runs at once; of one run its output.
-    async fn execute(&self, runs: usize) -> Result<Value, String> {
-        if runs == 1 {
-            return self.run().await;
+    /// One run for each log, all at once: the sum of their outputs; of one run its output.
+    async fn execute(&self, logs: &[Arc<Log>]) -> Result<Value, String> {
+        if let [log] = logs {
+            return self.run(log.clone()).await;
         }
-        let tasks: Vec<_> = (0..runs)
-            .map(|_| {
-                let bench = Self { flowrun: self.flowrun.clone(), workflow: self.workflow.clone(), ..*self };
-                tokio::spawn(async move { bench.run().await })
-            })
-            .collect();
+        let one = |log: &Arc<Log>| {
+            let bench = Self { flowrun: self.flowrun.clone(), workflow: self.workflow.clone(), ..*self };
+            let log = log.clone();
+            tokio::spawn(async move { bench.run(log).await })
+        };
+        let tasks: Vec<_> = logs.iter().map(one).collect();
         let mut sum = 0;
         for task in tasks {
             sum += task.await.map_err(|error| error.to_string())??.as_u64().ok_or("no number")?;
@@ -218,8 +212,10 @@ impl Bench {
         Ok(sum.into())
     }
 
-    async fn run(&self) -> Result<Value, String> {
-        let outcome = self.flowrun.run(&self.workflow, Value::Null, self.options()).await;
+    async fn run(&self, log: Arc<Log>) -> Result<Value, String> {
+        let mut options = RunOptions { max_parallel: self.max_parallel, ..RunOptions::default() };
+        options.observers.add(log);
+        let outcome = self.flowrun.run(&self.workflow, Value::Null, options).await;
         let outcome = outcome.map_err(|error| error.to_string())?;
         match (outcome.status, outcome.output) {
             (Status::Success, Some(output)) => Ok(output),
@@ -230,12 +226,14 @@ impl Bench {
     async fn measure(&self, runs: usize, executions: usize, warm_up: bool) -> Result<Measured, String> {
         let began = Instant::now();
         let mut measured = Measured::default();
+        let logs = || (0..runs).map(|_| Arc::default()).collect::<Vec<_>>();
         if warm_up {
-            self.execute(runs).await?;
+            self.execute(&logs()).await?;
         }
         while measured.seconds.len() < executions && (measured.seconds.is_empty() || began.elapsed() < ENOUGH) {
+            let logs = logs();
             let (cpu, start) = (cpu_seconds(), Instant::now());
-            measured.output = self.execute(runs).await?;
+            measured.output = self.execute(&logs).await?;
             measured.seconds.push(start.elapsed().as_secs_f64());
             measured.cpu_seconds.push(cpu_seconds() - cpu);
         }
@@ -290,7 +288,8 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, json: bool) -> ExitC
     let build_seconds = began.elapsed().as_secs_f64();
     let sleeps = body == Body::Sleep || matches!(wanted, "W5" | "W6");
     let bench = Bench { flowrun, workflow, max_parallel: if sleeps { nodes as u32 } else { 16 } };
-    let executions = if wanted == "W8" { 1 } else { std::env::var("EXEC").ok().and_then(|n| n.parse().ok()).unwrap_or(EXECUTIONS) };
+    let executions =
+        if wanted == "W8" { 1 } else { std::env::var("EXEC").ok().and_then(|n| n.parse().ok()).unwrap_or(EXECUTIONS) };
     let measured = match bench.measure(runs, executions, !sleeps && wanted != "W8").await {
         Ok(measured) => measured,
         Err(problem) => return refuse(&problem),
@@ -317,10 +316,10 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, json: bool) -> ExitC
     print(&format!("{line}\n"))
 }
 
-/// The number that an execution is checked by: its output, of a map the sum of its values.
+/// The number that an execution is checked by: its output, of a list its sum.
 fn total(output: &Value) -> u64 {
     match output {
-        Value::Object(values) => values.values().filter_map(Value::as_u64).sum::<u64>() % MODULUS,
+        Value::Array(values) => values.iter().filter_map(Value::as_u64).sum::<u64>() % MODULUS,
         number => number.as_u64().unwrap_or_default(),
     }
 }

@@ -170,7 +170,7 @@ impl Checker<'_> {
                 rules.models = allow.models.clone().unwrap_or_default();
             }
             self.fallback(node, &rules, path);
-            code.expansion = Some(rules);
+            code.expansion = Some(Arc::new(rules));
         }
         code
     }

@@ -293,7 +293,8 @@ impl<'a> Checker<'a> {
         }
         let (mut graph, _) = graph?;
         graph.inputs = Some(inputs.collect());
-        graph.models.clone_from(&definition.models);
+        graph.models =
+            definition.models.iter().map(|(alias, model)| (alias.clone(), Arc::new(model.clone()))).collect();
         graph.hash = definition.hash();
         Some(graph)
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +16,6 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::values::Values;
 use super::{RunOptions, RunOutcome};
@@ -26,8 +25,11 @@ use crate::expr::Datum;
 use crate::failure::StepError;
 use crate::graph::Workflow;
 use crate::id::StepId;
-use crate::node::{Input, Kinds, NodeContext, NodeError, Output, TokenSink};
+use crate::node::{Input, Kinds, NodeContext, NodeError, Output};
 use crate::scheduler::{Effects, Scheduler};
+
+/// How often a run whose attempts end at once gives way to others: about once in a few milliseconds.
+const TRANSACTIONS_AT_A_STRETCH: u64 = 1_000;
 
 type AttemptId = (StepId, u32);
 type Attempted = Result<Output, NodeError>;
@@ -66,11 +68,12 @@ pub(super) struct Driver<'a> {
     kinds: &'a Kinds,
     options: RunOptions,
     attempts: FuturesUnordered<Attempt>,
-    /// What stops each attempt that has not ended.
-    flights: BTreeMap<AttemptId, CancellationToken>,
+    /// The context of each attempt that has not ended: what stops it.
+    flights: BTreeMap<AttemptId, Arc<NodeContext>>,
     timers: BTreeSet<(Instant, StepId, u32, TimerKind)>,
     started: Instant,
     sequence: u64,
+    transactions: u64,
     paths: Vec<Option<Arc<str>>>,
     effects: Effects,
     commands: VecDeque<Command>,
@@ -95,6 +98,7 @@ impl<'a> Driver<'a> {
             timers: BTreeSet::new(),
             started: Instant::now(),
             sequence: 0,
+            transactions: 0,
             paths: Vec::new(),
             effects: Effects::default(),
             commands: VecDeque::new(),
@@ -126,7 +130,7 @@ impl<'a> Driver<'a> {
         let cancel = self.options.cancel.clone();
         let mut cancelled = pin!(cancel.cancelled());
         while !self.scheduler.is_over() {
-            tokio::task::consume_budget().await;
+            self.give_way().await;
             let next_timer = self.timers.first().map(|(at, ..)| *at);
             assert!(!self.flights.is_empty() || next_timer.is_some(), "BUG: nothing moves and the run is not over");
             let cancellable = self.scheduler.accepts(&Event::Cancel);
@@ -145,6 +149,14 @@ impl<'a> Driver<'a> {
             }
         }
         self.outcome()
+    }
+
+    /// Lets other tasks of this thread go on now and then.
+    async fn give_way(&mut self) {
+        self.transactions += 1;
+        if self.transactions.is_multiple_of(TRANSACTIONS_AT_A_STRETCH) {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Applies an outside event and answers every decision that follows from it; then tells the observers, then acts.
@@ -214,8 +226,8 @@ impl<'a> Driver<'a> {
         match command {
             Command::Start { step, attempt } => self.start(step, attempt),
             Command::Cancel { step, attempt } => {
-                if let Some(cancelled) = self.flights.get(&(step, attempt)) {
-                    cancelled.cancel();
+                if let Some(context) = self.flights.get(&(step, attempt)) {
+                    context.cancelled().cancel();
                 }
             }
             Command::Timer { step, attempt, timer, delay_ms } => {
@@ -233,15 +245,15 @@ impl<'a> Driver<'a> {
         let kind_name = || node.code.kind.clone();
         let missing = kind.is_none().then(kind_name);
         let again = node.retry.max > 0;
-        let cancelled = CancellationToken::new();
-        let context = NodeContext {
-            path: path.clone(),
+        let context = Arc::new(NodeContext {
+            path,
             attempt,
             sample: self.scheduler.sample(step),
-            cancelled: cancelled.clone(),
-            tokens: TokenSink::new(self.options.observers.clone(), path),
             plans: self.plans.clone(),
-        };
+            observers: self.options.observers.clone(),
+            cancelled: OnceLock::new(),
+        });
+        self.flights.insert((step, attempt), context.clone());
         let input = if again { self.rendered.get(&step).cloned() } else { self.rendered.remove(&step) };
         let input = input.unwrap_or_default();
         let work = async move {
@@ -254,7 +266,6 @@ impl<'a> Driver<'a> {
             }
         };
         self.attempts.push(Attempt { id: (step, attempt), work: Some(Box::pin(work)) });
-        self.flights.insert((step, attempt), cancelled);
     }
 
     /// The event for an attempt that ended.

@@ -147,7 +147,7 @@ impl Driver<'_> {
     }
 
     /// What the innermost workflow around a step that declares the alias says about it.
-    fn declared_model(&self, step: StepId, alias: &str) -> Option<ModelDef> {
+    fn declared_model(&self, step: StepId, alias: &str) -> Option<Arc<ModelDef>> {
         let around = std::iter::successors(Some(step), |step| self.scheduler.parent(*step));
         around.filter_map(|step| self.scheduler.body(step)).find_map(|graph| graph.models.get(alias).cloned())
     }

@@ -60,7 +60,7 @@ impl Node for Act {
             "sleep" => {
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(number)) => Ok(json!("slept")),
-                    () = context.cancelled.cancelled() => {
+                    () = context.cancelled().cancelled() => {
                         self.stopped.fetch_add(1, Ordering::SeqCst);
                         Err(StepError::terminal("cancelled", "stopped").into())
                     }
@@ -275,7 +275,7 @@ impl Node for Which {
     }
 
     async fn run(&self, _: &NodeContext, input: Input) -> Result<Output, NodeError> {
-        let model = input.model.declared.map(|declared| declared.model);
+        let model = input.model.declared.map(|declared| declared.model.clone());
         Ok(Output { value: json!(model), ..Output::default() })
     }
 }

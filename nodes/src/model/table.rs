@@ -82,7 +82,7 @@ impl Models {
         if let Some(model) = self.registered.get(alias) {
             return Ok(Resolved { model: model.clone(), params: IndexMap::new() });
         }
-        let definition = self.configured.get(alias).or(choice.declared.as_ref());
+        let definition = self.configured.get(alias).or(choice.declared.as_deref());
         let Some(definition) = definition else {
             let known = self.aliases();
             let known =
@@ -154,7 +154,7 @@ mod tests {
 
     fn declared(base_url: &str) -> ModelChoice {
         let declared = ModelDef { provider: "openai".into(), base_url: Some(base_url.into()), ..ModelDef::default() };
-        ModelChoice { alias: Some("theirs".into()), declared: Some(declared) }
+        ModelChoice { alias: Some("theirs".into()), declared: Some(declared.into()) }
     }
 
     #[test]
