@@ -217,10 +217,10 @@ impl Template {
 
 /// One expression, undelimited.
 pub struct Expression {
-    text: String,
+    text: Box<str>,
     names: Vec<NameUse>,
-    is_bare_name: bool,
-    compiled: minijinja::Expression<'static, 'static>,
+    /// `None` for a bare name, which is most of what people write and needs no instructions: those are large.
+    compiled: Option<Box<minijinja::Expression<'static, 'static>>>,
 }
 
 impl fmt::Debug for Expression {
@@ -236,10 +236,10 @@ impl Expression {
     /// The first problem, with its range in the text.
     pub fn parse(text: &str) -> Result<Self, ExprError> {
         let Walked { rewritten, names } = walk::expression(text)?;
-        let compiled =
-            LANGUAGE.compile_expression_owned(rewritten).map_err(|error| help::syntax_error(&error, text))?;
+        let compile = || LANGUAGE.compile_expression_owned(rewritten).map_err(|error| help::syntax_error(&error, text));
         let is_bare_name = matches!(names.as_slice(), [only] if only.name == text.trim());
-        Ok(Self { text: text.to_owned(), names, is_bare_name, compiled })
+        let compiled = if is_bare_name { None } else { Some(Box::new(compile()?)) };
+        Ok(Self { text: text.into(), names, compiled })
     }
 
     /// The text as written.
@@ -254,7 +254,7 @@ impl Expression {
 
     /// The name that is all of it: `facts`, but not `facts | length`.
     pub fn bare_name(&self) -> Option<&str> {
-        if self.is_bare_name { self.names.first().map(|only| only.name.as_str()) } else { None }
+        if self.compiled.is_none() { Some(self.text.trim()) } else { None }
     }
 
     /// Evaluates it.
@@ -262,7 +262,12 @@ impl Expression {
     /// # Errors
     /// What went wrong; an undefined result, nested too, is an error.
     pub fn eval(&self, scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
-        let value = self.compiled.eval(context(scope)).map_err(|error| ExprError::at_run_time(&error))?;
+        let Some(compiled) = &self.compiled else {
+            let name = self.text.trim();
+            let undefined = || ExprError::new(format!("`{name}` is undefined"), 0..self.text.len());
+            return scope.get(name).map(|value| value.json().clone()).ok_or_else(undefined);
+        };
+        let value = compiled.eval(context(scope)).map_err(|error| ExprError::at_run_time(&error))?;
         convert::to_json(&value).map_err(|error| ExprError::at_run_time(&error))
     }
 }
