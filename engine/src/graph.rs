@@ -246,7 +246,7 @@ impl ExpansionRules {
 #[derive(Debug)]
 pub enum Field {
     /// Text with `{{ }}`.
-    Template(Template),
+    Template(Box<Template>),
     /// Literal text with `{id}` slots.
     Slotted(Slotted),
     /// A formula.

@@ -288,8 +288,7 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, json: bool) -> ExitC
     let build_seconds = began.elapsed().as_secs_f64();
     let sleeps = body == Body::Sleep || matches!(wanted, "W5" | "W6");
     let bench = Bench { flowrun, workflow, max_parallel: if sleeps { nodes as u32 } else { 16 } };
-    let executions =
-        if wanted == "W8" { 1 } else { std::env::var("EXEC").ok().and_then(|n| n.parse().ok()).unwrap_or(EXECUTIONS) };
+    let executions = if wanted == "W8" { 1 } else { EXECUTIONS };
     let measured = match bench.measure(runs, executions, !sleeps && wanted != "W8").await {
         Ok(measured) => measured,
         Err(problem) => return refuse(&problem),

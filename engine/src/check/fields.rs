@@ -118,7 +118,7 @@ impl Checker<'_> {
                 let text = self.text(value, at)?;
                 let template = Template::parse(text).map_err(|error| self.expression_problem(at, error)).ok()?;
                 add_uses(uses, template.names(), at, known);
-                Some(Field::Template(template))
+                Some(Field::Template(Box::new(template)))
             }
             FieldFormat::Slotted => {
                 let slotted = Slotted::parse(self.text(value, at)?);
