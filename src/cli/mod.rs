@@ -115,6 +115,9 @@ enum Command {
         /// What a node does: add one, or sleep as a model call would and then add one
         #[arg(long, value_enum, default_value = "noop")]
         body: bench::Body,
+        /// Timed executions, of which the median counts [default: 5, fewer if those take longer than 2 s]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        executions: Option<u32>,
         /// A database file, for workloads that write one
         #[arg(long, value_name = "FILE")]
         db: Option<PathBuf>,
@@ -210,7 +213,9 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::List => library::list(),
         Command::Show { name } => library::show(&name),
         Command::Models { model } => models::models(model.as_deref()).await,
-        Command::Bench { workload, n, body, db: _, json } => bench::bench(&workload, n, body, json).await,
+        Command::Bench { workload, n, body, executions, db: _, json } => {
+            bench::bench(&workload, n, body, executions.map(|n| n as usize), json).await
+        }
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "flowrun", &mut text);
