@@ -40,10 +40,8 @@ pub enum Event {
         attempt: u32,
         /// The hash of the value, or why there is none.
         result: Result<ValueHash, StepError>,
-        /// What it cost.
-        usage: Usage,
-        /// Hash of what the kind reports about itself (prompt, raw reply, model, repairs).
-        provenance: Option<ValueHash>,
+        /// What it cost and what is known of how it came about; `None`: nothing.
+        report: Option<Box<AttemptReport>>,
     },
     /// Input: a timer ran out.
     Timer {
@@ -115,6 +113,22 @@ impl Event {
             | Event::FrameOpened { step, .. }
             | Event::Ended { step, .. } => Some(*step),
         }
+    }
+}
+
+/// What an attempt leaves behind beside its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// What it cost.
+    pub usage: Usage,
+    /// Hash of what the kind reports about itself (prompt, raw reply, model, repairs).
+    pub provenance: Option<ValueHash>,
+}
+
+impl AttemptReport {
+    /// The form in which it is part of an event.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        if self == Self::default() { None } else { Some(Box::new(self)) }
     }
 }
 
