@@ -3,5 +3,7 @@
 
 mod cli;
 mod diagnostics;
+mod examples;
+mod http;
 mod model;
 mod tidy;

@@ -191,6 +191,16 @@ impl Status {
         }
     }
 
+    /// How it ended, as the end of a sentence about the run.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Status::Success => "succeeded",
+            Status::Failed => "failed",
+            Status::Exhausted => "used up its means",
+            Status::Cancelled => "was cancelled",
+        }
+    }
+
     /// The status word.
     pub fn word(self) -> &'static str {
         match self {

@@ -58,8 +58,8 @@ impl Future for Attempt {
 }
 
 /// Everything that one run needs while it is driven.
-pub(super) struct Driver<'a> {
-    pub(super) workflow: &'a Arc<Workflow>,
+pub(super) struct Driver {
+    pub(super) workflow: Arc<Workflow>,
     pub(super) scheduler: Scheduler,
     pub(super) values: Values,
     pub(super) plans: PlanChecker,
@@ -67,7 +67,7 @@ pub(super) struct Driver<'a> {
     pub(super) inputs: BTreeMap<StepId, BTreeMap<String, Arc<Datum>>>,
     /// Rendered inputs of leaves that have not ended.
     pub(super) rendered: IndexMap<StepId, Input, ById>,
-    kinds: &'a Kinds,
+    kinds: Kinds,
     options: RunOptions,
     attempts: FuturesUnordered<Attempt>,
     /// Attempts that ended at their first poll and have not been looked at.
@@ -86,12 +86,12 @@ pub(super) struct Driver<'a> {
     ended: Option<RunEnded>,
 }
 
-impl<'a> Driver<'a> {
-    pub(super) fn new(workflow: &'a Arc<Workflow>, kinds: &'a Kinds, options: RunOptions) -> Self {
+impl Driver {
+    pub(super) fn new(workflow: Arc<Workflow>, kinds: Kinds, options: RunOptions) -> Self {
         Self {
-            workflow,
             scheduler: Scheduler::new(workflow.graph.clone()),
             values: Values::new(workflow.limits.output_bytes, options.observers.clone()),
+            workflow,
             plans: PlanChecker::new(kinds.specs().clone()),
             inputs: BTreeMap::new(),
             rendered: IndexMap::default(),

@@ -39,7 +39,7 @@ struct InputForm<'a> {
 
 type Evaluated<T> = Result<T, StepError>;
 
-impl Driver<'_> {
+impl Driver {
     /// Answers a `Decide`.
     pub(super) fn evaluate(&mut self, step: StepId, field: DecideField) -> Decision {
         let place = self.scheduler.place(step).map(|(graph, node)| (graph.clone(), node));
