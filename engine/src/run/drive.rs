@@ -18,9 +18,10 @@ use futures_util::stream::FuturesUnordered;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::values::Values;
-use super::{RunOptions, RunOutcome};
+use super::{RunOptions, RunOutcome, spans};
 use crate::check::PlanChecker;
 use crate::event::{AttemptReport, Command, Event, Record, RunEnded, RunStarted, SEMANTICS, TimerKind};
 use crate::expr::Datum;
@@ -198,6 +199,7 @@ impl Driver {
     /// Numbers the events of a transaction and hands them to the observers.
     fn commit(&mut self, events: &mut Vec<Event>) {
         for event in &*events {
+            spans::report(event, &self.scheduler, self.started);
             match event {
                 Event::RunEnded(ended) => self.ended = Some((**ended).clone()),
                 Event::Started { attempt: 1, .. } => self.steps += 1,
@@ -272,7 +274,10 @@ impl Driver {
                 }
             }
         };
-        let mut work = Attempt { id: (step, attempt), work: Some(Box::pin(work)) };
+        let span = spans::step(&stop, &node.code.kind);
+        let work: Pin<Box<dyn Future<Output = Attempted> + Send>> =
+            if span.is_disabled() { Box::pin(work) } else { Box::pin(spans::attempt(work).instrument(span)) };
+        let mut work = Attempt { id: (step, attempt), work: Some(work) };
         // Whoever has to wait is polled once more, by the loop, before anything else is awaited: no wake-up can be lost.
         match Pin::new(&mut work).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(ended) => self.finished.push_back(ended),

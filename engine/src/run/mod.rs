@@ -5,6 +5,7 @@
 
 mod drive;
 mod evaluate;
+mod spans;
 mod values;
 
 use std::future::Future;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 pub use crate::observer::{Observer, Observers};
 use drive::Driver;
@@ -158,7 +160,8 @@ pub fn begin(
     options: RunOptions,
 ) -> Result<impl Future<Output = RunOutcome> + Send + use<>, StartError> {
     let inputs = check_inputs(workflow, inputs)?;
-    Ok(Driver::new(workflow.clone(), kinds.clone(), options).drive(inputs))
+    let span = spans::run(workflow);
+    Ok(Driver::new(workflow.clone(), kinds.clone(), options).drive(inputs).instrument(span))
 }
 
 fn way_out(suggestion: Option<&str>, known: &[String]) -> String {
