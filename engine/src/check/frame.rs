@@ -126,9 +126,9 @@ impl Checker<'_> {
 
     /// Compiles everything that the driver evaluates.
     fn code(&mut self, spec: &Arc<KindSpec>, node: &NodeDef, path: &[&str], uses: &mut Vec<Use>) -> NodeCode {
-        let mut tree = |checker: &mut Self, key: &str, value: &Option<Value>, known: Known| -> Option<Tree> {
+        let mut tree = |checker: &mut Self, key: &str, value: &Option<Value>, known: Known| -> Option<Box<Tree>> {
             let at: Vec<&str> = path.iter().copied().chain(key.split('.')).collect();
-            checker.compiled(value.as_ref()?, &at, known, uses)
+            checker.compiled(value.as_ref()?, &at, known, uses).map(Box::new)
         };
         let outside = Known::default();
         let count = Known { count: true, ..outside };
@@ -155,7 +155,7 @@ impl Checker<'_> {
             ..NodeCode::default()
         };
         for (key, tree) in [("samples", &code.samples), ("max_parallel", &code.max_parallel)] {
-            let written = tree.as_ref().and_then(Tree::constant);
+            let written = tree.as_ref().and_then(|tree| tree.constant());
             if written.is_some_and(|value| value.as_u64().is_none_or(|n| n == 0 || n > u64::from(u32::MAX))) {
                 let at: Vec<&str> = path.iter().copied().chain([key]).collect();
                 self.error(codes::WRONG_TYPE, &at, Part::Value, format!("`{key}` wants a whole number from 1"));
