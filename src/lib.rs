@@ -19,9 +19,11 @@
 #[doc(hidden)]
 pub mod cli;
 mod configuration;
+mod file_schema;
 mod library;
 mod program;
 
+pub use file_schema::file_schema;
 pub use flowrun_engine::check::Checked;
 pub use flowrun_engine::definition::{FieldFormat, FieldSpec, KindSpec, NodeDef, WorkflowDef};
 pub use flowrun_engine::diagnostic::{Diagnostic, Place, Severity};

@@ -3,5 +3,7 @@
 
 mod cli;
 mod diagnostics;
+mod docs;
 mod model;
+mod schema;
 mod tidy;

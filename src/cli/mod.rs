@@ -8,13 +8,14 @@ mod models;
 mod progress;
 mod report;
 mod run;
+mod shell;
 mod trace;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// Wrong usage, or a file that does not check.
 const REFUSED: u8 = 2;
@@ -122,6 +123,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of workflow files, for editors
+    Schema,
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -211,11 +214,8 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Show { name } => library::show(&name),
         Command::Models { model } => models::models(model.as_deref()).await,
         Command::Bench { workload, n, body, db: _, json } => bench::bench(&workload, n, body, json).await,
-        Command::Completions { shell } => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "flowrun", &mut text);
-            print(&String::from_utf8_lossy(&text))
-        }
+        Command::Schema => shell::schema(),
+        Command::Completions { shell } => shell::completions(shell),
     }
 }
 
