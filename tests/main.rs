@@ -6,4 +6,5 @@ mod diagnostics;
 mod docs;
 mod model;
 mod schema;
+mod shell;
 mod tidy;

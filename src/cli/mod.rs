@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 /// Wrong usage, or a file that does not check.
 const REFUSED: u8 = 2;
@@ -50,6 +50,7 @@ enum Command {
     /// Run a workflow
     Run {
         /// A file, `-` for standard input, or `@NAME` of the library
+        #[arg(value_hint = ValueHint::FilePath)]
         workflow: String,
         #[command(flatten)]
         options: RunArgs,
@@ -57,7 +58,7 @@ enum Command {
     /// Check workflow files; warnings are shown and accepted
     Check {
         /// Files, `-` or `@NAME`
-        #[arg(required = true)]
+        #[arg(required = true, value_hint = ValueHint::FilePath)]
         files: Vec<String>,
         /// How problems are shown: for people, or one JSON object a line for editors
         #[arg(long, value_enum, default_value = "text")]
@@ -66,6 +67,7 @@ enum Command {
     /// Draw a workflow in the terminal
     Graph {
         /// A file, `-` or `@NAME`
+        #[arg(value_hint = ValueHint::FilePath)]
         workflow: String,
     },
     /// Show how a run went
@@ -130,6 +132,12 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page, or write the pages of all commands
+    Man {
+        /// Folder for the pages: `flowrun.1`, `flowrun-run.1`, …
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        folder: Option<PathBuf>,
+    },
 }
 
 /// Options of `ask` and `run`.
@@ -139,7 +147,7 @@ struct RunArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     input: Vec<String>,
     /// Inputs from a JSON or YAML file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     input_file: Option<PathBuf>,
     /// The default model: an alias of flowrun.yaml, `openai:NAME` or `scripted:FILE`
     #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
@@ -157,7 +165,7 @@ struct RunArgs {
     #[arg(long)]
     json: bool,
     /// Write the plan that a model drew as a workflow file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     save_plan: Option<PathBuf>,
     /// Record nothing
     #[arg(long)]
@@ -170,7 +178,7 @@ struct RunArgs {
 #[derive(Args, Debug)]
 struct RunsDir {
     /// Where runs are recorded [default: .flowrun/runs]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     runs_dir: Option<PathBuf>,
 }
 
@@ -216,6 +224,7 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Bench { workload, n, body, db: _, json } => bench::bench(&workload, n, body, json).await,
         Command::Schema => shell::schema(),
         Command::Completions { shell } => shell::completions(shell),
+        Command::Man { folder } => shell::man(folder.as_deref()),
     }
 }
 
