@@ -1,6 +1,7 @@
 //! The one integration binary: the built command, the library and the house rules, tested from outside.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop with the place")]
 
+mod book;
 mod cli;
 mod diagnostics;
 mod docs;

@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 /// Wrong usage, or a file that does not check.
 const REFUSED: u8 = 2;
@@ -187,6 +187,13 @@ impl RunsDir {
         let configured = || configured.map_or_else(|| PathBuf::from(".flowrun/runs"), PathBuf::from);
         self.runs_dir.clone().unwrap_or_else(configured)
     }
+}
+
+pub use clap::Command as Definition;
+
+/// The commands and options, as data: the tests of the docs read it.
+pub fn definition() -> Definition {
+    Cli::command()
 }
 
 /// Runs the command line of this process.

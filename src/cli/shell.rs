@@ -4,10 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap_mangen::Man;
 
-use super::{Cli, print, refuse};
+use super::{definition, print, refuse};
 use crate::{Flowrun, file_schema};
 
 pub(super) fn schema() -> ExitCode {
@@ -17,12 +16,12 @@ pub(super) fn schema() -> ExitCode {
 
 pub(super) fn completions(shell: clap_complete::Shell) -> ExitCode {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "flowrun", &mut text);
+    clap_complete::generate(shell, &mut definition(), "flowrun", &mut text);
     print(&String::from_utf8_lossy(&text))
 }
 
 pub(super) fn man(folder: Option<&Path>) -> ExitCode {
-    let command = Cli::command().disable_help_subcommand(true);
+    let command = definition().disable_help_subcommand(true);
     let Some(folder) = folder else {
         let mut page = Vec::new();
         return match Man::new(command).render(&mut page) {
