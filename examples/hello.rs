@@ -2,10 +2,11 @@
 //!
 //!     cargo run --example hello                                                          # replies from a file
 //!     OPENAI_BASE_URL=http://127.0.0.1:8080/v1 cargo run --example hello -- MODEL        # a real model
+#![expect(clippy::print_stdout, reason = "an example prints its answer")]
 
 use std::path::Path;
 
-use flowrun::{Flowrun, OpenAi, RunOptions, Scripted, Status};
+use flowrun::{Flowrun, OpenAi, RunOptions, Scripted};
 use serde_json::json;
 
 #[tokio::main]
@@ -17,14 +18,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flowrun = builder.build();
     let workflow = flowrun.load("examples/hello.yaml")?;
     let outcome = flowrun.run(&workflow, json!({"city": "Lisbon"}), RunOptions::default()).await?;
-    match (outcome.status, outcome.output) {
-        (Status::Success, Some(answer)) => print(&answer),
-        (status, _) => return Err(format!("{}: {:?}", status.word(), outcome.error).into()),
-    }
+    println!("{}", outcome.into_output()?.as_str().unwrap_or_default());
     Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "an example prints its answer")]
-fn print(answer: &serde_json::Value) {
-    println!("{}", answer.as_str().unwrap_or_default());
 }

@@ -20,20 +20,31 @@
 pub mod cli;
 mod configuration;
 mod file_schema;
+mod handle;
 mod library;
 mod program;
 
 pub use file_schema::file_schema;
 pub use flowrun_engine::check::Checked;
-pub use flowrun_engine::definition::{FieldFormat, FieldSpec, KindSpec, NodeDef, WorkflowDef};
+pub use flowrun_engine::definition::{FieldFormat, FieldSpec, InputDef, KindSpec, NodeDef, WorkflowDef};
 pub use flowrun_engine::diagnostic::{Diagnostic, Place, Severity};
-pub use flowrun_engine::event::{Event, Outcome, Record, Status, Usage};
-pub use flowrun_engine::failure::{ErrorClass, StepError};
-pub use flowrun_engine::graph::Workflow;
-pub use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output};
+pub use flowrun_engine::event::{
+    AttemptReport, Bound, DecideField, Decision, Event, Outcome, Record, RunEnded, RunStarted, SkipReason, Status,
+    TimerKind, Usage, Writer as LogWriter,
+};
+pub use flowrun_engine::expr::Datum;
+pub use flowrun_engine::failure::{ErrorClass, ErrorDetails, StepError};
+pub use flowrun_engine::graph::{Limits, Workflow};
+pub use flowrun_engine::id::{StepId, ValueHash};
+pub use flowrun_engine::node::{Fields, Input, Kinds, Node, NodeContext, NodeError, Output, TokenSink};
 pub use flowrun_engine::observer::{Observer, Observers};
-pub use flowrun_engine::run::{RunOptions, RunOutcome, StartError};
+pub use flowrun_engine::retry::RetryPolicy;
+pub use flowrun_engine::run::{RunFailure, RunOptions, RunOutcome, StartError};
+pub use flowrun_engine::schema::{Schema, SchemaError};
+pub use flowrun_engine::source::Source;
 pub use flowrun_nodes::model::{CallContext, OpenAi, Scripted, Secret};
 pub use flowrun_nodes::{ChatReply, ChatRequest, Message, Model, Models, Role};
+pub use handle::{Run, Update};
 pub use library::WORKFLOWS;
-pub use program::{Builder, Flowrun, LoadError, RunError, records};
+pub use program::{Builder, Flowrun, LoadError, RunError};
+pub use tokio_util::sync::CancellationToken;

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use flowrun_engine::check::{Checked, check, check_text};
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::diagnostic::Diagnostic;
-use flowrun_engine::event::Record;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::node::{Kinds, Node};
-use flowrun_engine::observer::Observer;
 use flowrun_engine::run::{self, RunOptions, RunOutcome, StartError};
 use flowrun_engine::source::Source;
 use flowrun_nodes::{Model, Models};
 use serde_json::Value;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::handle::{self, Run, Task};
 use crate::library::{self, Files};
 
 /// Everything that runs share: node kinds and models. Cheap to keep, safe to use from many tasks at once.
@@ -59,9 +57,14 @@ impl Builder {
 /// Why a workflow could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file cannot be had.
-    #[error("{0}")]
-    Unreadable(String),
+    /// There is no such file or library workflow, or it cannot be read.
+    #[error("{reason}")]
+    Unreadable {
+        /// What was asked for.
+        reference: String,
+        /// Why it cannot be had, with a way out.
+        reason: String,
+    },
     /// The workflow does not check.
     #[error("{} problems: {}", .diagnostics.len(), .diagnostics.first().map(ToString::to_string).unwrap_or_default())]
     Refused {
@@ -78,6 +81,9 @@ pub enum RunError {
     /// The inputs are no JSON object.
     #[error("inputs are an object of names to values, not `{0}`")]
     NoObject(Value),
+    /// There is no tokio runtime to run on.
+    #[error("a run needs a tokio runtime: call this from inside one")]
+    NoRuntime,
     /// The inputs do not fit the workflow.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -105,14 +111,24 @@ impl Flowrun {
             Some(name) => library::embedded(name).map(str::to_owned),
             None => library::read_file(path),
         };
-        Ok(self.parse(&name, &text.map_err(LoadError::Unreadable)?)?.0.workflow)
+        let unreadable = |reason| LoadError::Unreadable { reference: name.to_string(), reason };
+        self.parse(&name, &text.map_err(unreadable)?)
     }
 
-    /// Checks the text of a workflow file. `name` is what diagnostics call it, and where its calls are looked for.
+    /// Checks the text of a workflow file and gives the workflow. `name` is what diagnostics call it, and where its calls are
+    /// looked for.
     ///
     /// # Errors
     /// [`LoadError::Refused`] with every problem.
-    pub fn parse(&self, name: &str, text: &str) -> Result<(Checked, Source), LoadError> {
+    pub fn parse(&self, name: &str, text: &str) -> Result<Arc<Workflow>, LoadError> {
+        Ok(self.check_text(name, text)?.0.workflow)
+    }
+
+    /// The same with the warnings, and the text with its places.
+    ///
+    /// # Errors
+    /// [`LoadError::Refused`] with every problem.
+    pub fn check_text(&self, name: &str, text: &str) -> Result<(Checked, Source), LoadError> {
         check_text(name, text, self.kinds.specs(), &Files).map_err(|refused| LoadError::Refused {
             diagnostics: refused.diagnostics,
             file: refused.source.map(Box::new),
@@ -128,36 +144,40 @@ impl Flowrun {
             .map_err(|diagnostics| LoadError::Refused { diagnostics, file: None })
     }
 
-    /// Runs a workflow to its end. Inputs are a JSON object; missing ones take their defaults.
+    /// Runs a workflow to its end, in a task of its own. Inputs are a JSON object; missing ones take their defaults.
+    ///
+    /// Dropping the future stops the run, requests in flight included.
     ///
     /// # Errors
-    /// [`RunError`] if the inputs do not fit; every later failure is an outcome with another status than `success`.
+    /// [`RunError`] if the run cannot begin; every later failure is an outcome with another status than `success`.
     pub async fn run(
         &self,
         workflow: &Arc<Workflow>,
         inputs: Value,
         options: RunOptions,
     ) -> Result<RunOutcome, RunError> {
-        match inputs {
-            Value::Object(inputs) => Ok(run::run(workflow, inputs, &self.kinds, options).await?),
-            Value::Null => Ok(run::run(workflow, serde_json::Map::new(), &self.kinds, options).await?),
-            other => Err(RunError::NoObject(other)),
-        }
+        Ok(self.spawn(workflow, inputs, options)?.outcome().await)
     }
-}
 
-/// An observer that passes every record on, and the stream of them: add the first to
-/// [`RunOptions::observers`](flowrun_engine::run::RunOptions) and read the second while the run goes on.
-pub fn records() -> (Arc<dyn Observer>, UnboundedReceiver<Record>) {
-    struct Channel(UnboundedSender<Record>);
-    impl Observer for Channel {
-        fn records(&self, records: &Arc<[Record]>) {
-            for record in records.iter() {
-                // Nobody listens any more: the run goes on all the same.
-                let _closed = self.0.send(record.clone());
-            }
-        }
+    /// Begins a run and gives the handle by which it is watched, cancelled and awaited. Any number go on at the same time.
+    ///
+    /// # Errors
+    /// [`RunError`] if the run cannot begin.
+    pub fn start(&self, workflow: &Arc<Workflow>, inputs: Value, mut options: RunOptions) -> Result<Run, RunError> {
+        let (observer, reports) = handle::reports();
+        options.observers.add(observer);
+        let cancel = options.cancel.clone();
+        Ok(Run::new(self.spawn(workflow, inputs, options)?, cancel, reports))
     }
-    let (sender, receiver) = unbounded_channel();
-    (Arc::new(Channel(sender)), receiver)
+
+    fn spawn(&self, workflow: &Arc<Workflow>, inputs: Value, options: RunOptions) -> Result<Task, RunError> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| RunError::NoRuntime)?;
+        let inputs = match inputs {
+            Value::Object(inputs) => inputs,
+            Value::Null => serde_json::Map::new(),
+            other => return Err(RunError::NoObject(other)),
+        };
+        let driving = run::begin(workflow, inputs, &self.kinds, options)?;
+        Ok(Task(runtime.spawn(driving)))
+    }
 }

@@ -408,3 +408,27 @@ fn a_workflow_calls_others_of_its_folder_and_no_more() {
     let output = place.run(&["sub/up.yaml"]);
     assert!(code(&output) == 2 && stderr(&output).contains("leads out of the folder"), "{}", stderr(&output));
 }
+
+#[test]
+fn the_run_is_traced_for_subscribers() {
+    let place = Place::new();
+    let run = |filter: &str| {
+        let mut command =
+            place.command(&["run", "two.yaml", "--input", "word=secretword", "-q", "--model", "scripted:replies.yaml"]);
+        let output = command.env("RUST_LOG", filter).env("NO_COLOR", "1").output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let debug = run("flowrun=debug");
+    for wanted in [
+        "run{workflow=two}: flowrun: run started",
+        "step succeeded step=a",
+        "step{path=b kind=\"llm\" attempt=1}: flowrun: attempt ended calls=1",
+        "run ended status=\"success\" calls=2",
+    ] {
+        assert!(debug.contains(wanted), "no `{wanted}` in:\n{debug}");
+    }
+    assert!(!debug.contains("secretword"), "prompts are not in it:\n{debug}");
+    assert!(run("flowrun=info").lines().count() == 2);
+    assert_eq!(run("error"), "");
+}

@@ -173,7 +173,7 @@ async fn every_workflow_of_the_docs_runs_or_is_refused_as_said() {
         let flowrun = flowrun_for(&block);
         // A control character cannot be shown as it is.
         let text = block.text.replace("<0x00>", "\0");
-        let parsed = flowrun.parse("block.yaml", &text);
+        let parsed = flowrun.check_text("block.yaml", &text);
         let (workflow, codes) = match parsed {
             Ok((checked, _)) => {
                 let codes: Vec<&str> = checked.warnings.iter().map(|problem| problem.code.0).collect();

@@ -5,6 +5,8 @@ mod book;
 mod cli;
 mod diagnostics;
 mod docs;
+mod examples;
+mod http;
 mod model;
 mod schema;
 mod shell;

@@ -25,7 +25,7 @@ fn schema() -> Schema {
 
 /// Codes of what the checker says; none if it accepts the text.
 fn said(flowrun: &Flowrun, name: &str, text: &str) -> Vec<&'static str> {
-    match flowrun.parse(name, text) {
+    match flowrun.check_text(name, text) {
         Err(LoadError::Refused { diagnostics, .. }) => diagnostics.iter().map(|problem| problem.code.0).collect(),
         other => other.map(|_| Vec::new()).unwrap(),
     }

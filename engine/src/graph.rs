@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::calc::Formula;
 use crate::definition::{KindSpec, ModelDef, WorkflowDef};
-use crate::expr::{Slotted, Template, Tree};
+use crate::expr::{NameUse, Slotted, Template, Tree};
 use crate::id::{NodeIndex, ValueHash};
 use crate::retry::RetryPolicy;
 use crate::schema::Schema;
@@ -224,6 +224,14 @@ pub struct NodeCode {
     pub expansion: Option<Arc<ExpansionRules>>,
 }
 
+impl NodeCode {
+    fn trees_mut(&mut self) -> impl Iterator<Item = &mut Tree> {
+        let before = [&mut self.guard, &mut self.items, &mut self.samples, &mut self.max_parallel];
+        let after = [&mut self.output, &mut self.error_value, &mut self.item_error_value];
+        before.into_iter().chain(after).flatten()
+    }
+}
+
 /// What an expansion may contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpansionRules {
@@ -330,6 +338,24 @@ impl Graph {
             expansion: false,
             hash: ValueHash::of_bytes(b""),
         })
+    }
+
+    /// Tells every compiled text which node of this graph each of its names means.
+    pub(crate) fn bind_names(&mut self) {
+        let by_name = &self.by_name;
+        let mut tell = |mention: &mut NameUse| mention.node = by_name.get(&mention.name).copied();
+        for node in &mut self.nodes {
+            let code = Arc::get_mut(&mut node.code).expect("BUG: a graph under construction is shared");
+            code.trees_mut().for_each(|tree| tree.each_name(&mut tell));
+            for field in code.fields.values_mut() {
+                match field {
+                    Field::Template(template) => template.each_name(&mut tell),
+                    Field::Tree(tree) => tree.each_name(&mut tell),
+                    Field::Slotted(_) | Field::Formula(_) | Field::Literal(_) => {}
+                }
+            }
+        }
+        self.output.iter_mut().for_each(|tree| tree.each_name(&mut tell));
     }
 
     /// All nodes in file order.

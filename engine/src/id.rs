@@ -4,6 +4,7 @@
 //! the scheduler never hashes a string. People see the *path* of a step (`solve[3]/sub`), which the scheduler renders.
 
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -99,5 +100,36 @@ impl<'de> Deserialize<'de> for ValueHash {
         let text = String::deserialize(deserializer)?;
         let hash = blake3::Hash::from_hex(&text).map_err(serde::de::Error::custom)?;
         Ok(Self(*hash.as_bytes()))
+    }
+}
+
+/// Finds things by ids that are spread well enough: numbers that count up, and hashes. Never the order of anything.
+pub(crate) type ById = BuildHasherDefault<IdHasher>;
+
+/// See [`ById`].
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl IdHasher {
+    fn mix(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(23) ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.mix(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.mix(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.mix(number);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }

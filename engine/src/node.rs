@@ -170,9 +170,10 @@ impl TokenSink {
 }
 
 /// The node kinds that a program knows: the engine's own and those registered with [`Kinds::register`].
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Kinds {
-    nodes: BTreeMap<String, Arc<dyn Node>>,
+    nodes: Arc<BTreeMap<String, Arc<dyn Node>>>,
     specs: Arc<BTreeMap<String, Arc<KindSpec>>>,
 }
 
@@ -187,13 +188,13 @@ impl Kinds {
     pub fn new() -> Self {
         let builtin = crate::check::builtin_kinds().into_iter();
         let specs = builtin.map(|spec| (spec.name.clone(), Arc::new(spec))).collect();
-        Self { nodes: BTreeMap::new(), specs: Arc::new(specs) }
+        Self { nodes: Arc::default(), specs: Arc::new(specs) }
     }
 
     /// Adds a kind; one of the same name is replaced.
     pub fn register(&mut self, node: impl Node) -> &mut Self {
         let spec = node.spec();
-        self.nodes.insert(spec.name.clone(), Arc::new(node));
+        Arc::make_mut(&mut self.nodes).insert(spec.name.clone(), Arc::new(node));
         Arc::make_mut(&mut self.specs).insert(spec.name.clone(), Arc::new(spec));
         self
     }

@@ -13,6 +13,11 @@ pub trait Observer: Send + Sync {
     /// A value that the following records mention: an input, an output, a rendered input, a provenance.
     fn value(&self, _hash: ValueHash, _value: &Arc<Datum>) {}
 
+    /// Whether it looks at values. Asked once, when it is added: a run need not keep what nobody reads.
+    fn wants_values(&self) -> bool {
+        true
+    }
+
     /// The events of one transaction, in order. Whoever keeps them keeps the list: nothing is copied.
     fn records(&self, _records: &Arc<[Record]>) {}
 
@@ -22,21 +27,30 @@ pub trait Observer: Send + Sync {
 
 /// All observers of a run.
 #[derive(Clone, Default)]
-pub struct Observers(Arc<Vec<Arc<dyn Observer>>>);
+pub struct Observers {
+    all: Arc<Vec<Arc<dyn Observer>>>,
+    want_values: bool,
+}
 
 impl Observers {
     /// Adds one.
     pub fn add(&mut self, observer: Arc<dyn Observer>) {
-        Arc::make_mut(&mut self.0).push(observer);
+        self.want_values |= observer.wants_values();
+        Arc::make_mut(&mut self.all).push(observer);
     }
 
     /// Whether nobody watches.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
+    }
+
+    /// Whether anybody looks at values.
+    pub fn want_values(&self) -> bool {
+        self.want_values
     }
 
     /// Each in turn.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Observer>> {
-        self.0.iter()
+        self.all.iter()
     }
 }

@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use ascii_dag::RenderOptions;
 
-use crate::definition::NodeDef;
 use crate::graph::{DependencyMode, Graph, Node, Work};
 
 /// Most nodes that are drawn as boxes.
@@ -87,13 +86,6 @@ fn notes(graph: &Graph, node: &Node, detail: Detail) -> Vec<String> {
         notes.extend((!optional.is_empty()).then(|| format!("← {} (if there)", optional.join(", "))));
     }
     notes
-}
-
-/// What a definition's node asks, in one line.
-pub fn asks(node: &NodeDef) -> Option<String> {
-    let text = ["ask", "prompt", "calc", "value"].iter().find_map(|key| node.fields.get(*key))?;
-    let text = text.as_str().map_or_else(|| text.to_string(), str::to_owned);
-    Some(clean(text.lines().next().unwrap_or_default()))
 }
 
 /// Names and texts may come from a model: nothing of them reaches the terminal but visible characters.

@@ -114,6 +114,15 @@ impl Schema {
     }
 }
 
+/// The short form as a text: `"[string]".parse()`.
+impl std::str::FromStr for Schema {
+    type Err = SchemaError;
+
+    fn from_str(text: &str) -> Result<Self, SchemaError> {
+        Self::parse_short(&Value::String(text.to_owned()))
+    }
+}
+
 fn outside_reference(value: &Value, depth: usize) -> Option<String> {
     match value {
         _ if depth == 0 => Some("… (too deep)".to_owned()),

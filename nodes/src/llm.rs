@@ -45,7 +45,6 @@ impl Node for Llm {
             work_keys: vec!["prompt".to_owned(), "ask".to_owned()],
             retry: RetryPolicy::model(),
             calls_model: true,
-            takes_schema: true,
             samples: true,
             ..KindSpec::leaf("llm")
         }

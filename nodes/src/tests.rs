@@ -29,7 +29,8 @@ impl Observer for Reports {
     fn records(&self, records: &Arc<[Record]>) {
         let values = self.values.lock().unwrap();
         for record in records.iter() {
-            if let Event::Settled { provenance: Some(hash), .. } = &record.event {
+            if let Event::Settled { report: Some(report), .. } = &record.event {
+                let Some(hash) = &report.provenance else { continue };
                 let report = values.iter().find(|(known, _)| known == hash).unwrap().1.clone();
                 self.reports.lock().unwrap().push((record.path.to_string(), report));
             }

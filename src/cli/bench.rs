@@ -89,6 +89,11 @@ impl Node for Now {
 struct Log(Mutex<Vec<Arc<[Record]>>>);
 
 impl Observer for Log {
+    /// The events name values by hash; the run itself keeps those.
+    fn wants_values(&self) -> bool {
+        false
+    }
+
     fn records(&self, records: &Arc<[Record]>) {
         self.0.lock().expect("BUG: a panic while a record was kept").push(records.clone());
     }
@@ -223,14 +228,18 @@ impl Bench {
         }
     }
 
-    async fn measure(&self, runs: usize, executions: usize, warm_up: bool) -> Result<Measured, String> {
+    async fn measure(&self, runs: usize, executions: Option<usize>, warm_up: bool) -> Result<Measured, String> {
         let began = Instant::now();
         let mut measured = Measured::default();
         let logs = || (0..runs).map(|_| Arc::default()).collect::<Vec<_>>();
         if warm_up {
             self.execute(&logs()).await?;
         }
-        while measured.seconds.len() < executions && (measured.seconds.is_empty() || began.elapsed() < ENOUGH) {
+        let enough = |done: usize| match executions {
+            Some(wanted) => done >= wanted,
+            None => done >= EXECUTIONS || done > 0 && began.elapsed() >= ENOUGH,
+        };
+        while !enough(measured.seconds.len()) {
             let logs = logs();
             let (cpu, start) = (cpu_seconds(), Instant::now());
             measured.output = self.execute(&logs).await?;
@@ -267,7 +276,7 @@ fn workload(name: &str, n: usize, sleep_ms: u64) -> Result<(WorkflowDef, usize, 
     })
 }
 
-pub(super) async fn bench(wanted: &str, n: u32, body: Body, json: bool) -> ExitCode {
+pub(super) async fn bench(wanted: &str, n: u32, body: Body, executions: Option<usize>, json: bool) -> ExitCode {
     let sleep_ms = if body == Body::Sleep { CALL_MS } else { 0 };
     let (definition, runs, nodes) = match workload(wanted, n as usize, sleep_ms) {
         Ok(found) => found,
@@ -288,7 +297,7 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, json: bool) -> ExitC
     let build_seconds = began.elapsed().as_secs_f64();
     let sleeps = body == Body::Sleep || matches!(wanted, "W5" | "W6");
     let bench = Bench { flowrun, workflow, max_parallel: if sleeps { nodes as u32 } else { 16 } };
-    let executions = if wanted == "W8" { 1 } else { EXECUTIONS };
+    let executions = if wanted == "W8" { Some(1) } else { executions };
     let measured = match bench.measure(runs, executions, !sleeps && wanted != "W8").await {
         Ok(measured) => measured,
         Err(problem) => return refuse(&problem),

@@ -39,12 +39,12 @@ fn read(reference: &str) -> Result<(String, String), String> {
 /// Loads a workflow; problems are shown on standard error.
 pub(super) fn load(flowrun: &Flowrun, reference: &str) -> Result<Arc<Workflow>, ExitCode> {
     let (name, text) = read(reference).map_err(|problem| refuse(&problem))?;
-    match flowrun.parse(&name, &text) {
+    match flowrun.check_text(&name, &text) {
         Ok((checked, source)) => {
             show(&checked.warnings, Some(&source));
             Ok(checked.workflow)
         }
-        Err(LoadError::Unreadable(problem)) => Err(refuse(&problem)),
+        Err(LoadError::Unreadable { reason, .. }) => Err(refuse(&reason)),
         Err(LoadError::Refused { diagnostics, file: source }) => {
             show(&diagnostics, source.as_deref());
             Err(ExitCode::from(REFUSED))
@@ -70,12 +70,12 @@ pub(super) fn check(files: &[String], format: Format) -> ExitCode {
                 refuse(&problem);
                 continue;
             }
-            Ok((name, text)) => match flowrun.parse(&name, &text) {
+            Ok((name, text)) => match flowrun.check_text(&name, &text) {
                 Ok((checked, source)) => (checked.warnings, Some(source)),
                 Err(LoadError::Refused { diagnostics, file: source }) => (diagnostics, source.map(|source| *source)),
-                Err(LoadError::Unreadable(problem)) => {
+                Err(LoadError::Unreadable { reason, .. }) => {
                     refused = true;
-                    refuse(&problem);
+                    refuse(&reason);
                     continue;
                 }
             },

@@ -118,6 +118,9 @@ enum Command {
         /// What a node does: add one, or sleep as a model call would and then add one
         #[arg(long, value_enum, default_value = "noop")]
         body: bench::Body,
+        /// Timed executions, of which the median counts [default: 5, fewer if those take longer than 2 s]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        executions: Option<u32>,
         /// A database file, for workloads that write one
         #[arg(long, value_name = "FILE")]
         db: Option<PathBuf>,
@@ -228,7 +231,9 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::List => library::list(),
         Command::Show { name } => library::show(&name),
         Command::Models { model } => models::models(model.as_deref()).await,
-        Command::Bench { workload, n, body, db: _, json } => bench::bench(&workload, n, body, json).await,
+        Command::Bench { workload, n, body, executions, db: _, json } => {
+            bench::bench(&workload, n, body, executions.map(|n| n as usize), json).await
+        }
         Command::Schema => shell::schema(),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { folder } => shell::man(folder.as_deref()),

@@ -60,9 +60,9 @@ impl State {
                 }
                 self.open_bar(*step, &record.path);
             }
-            Event::Settled { step, provenance, .. } => {
+            Event::Settled { step, report, .. } => {
                 self.close_bar(*step);
-                self.repairs(&record.path, *provenance);
+                self.repairs(&record.path, report.as_ref().and_then(|report| report.provenance));
             }
             Event::Backoff { delay_ms, error, .. } => {
                 self.say(&format!("  {}: {}; next attempt in {}", record.path, error.message, seconds(*delay_ms)));

@@ -38,7 +38,7 @@ impl Checker<'_> {
         path: &[&str],
     ) -> Option<Place> {
         let (name, node) = names.nodes.get_index(reader.index())?;
-        if let Some(used) = mentions[reader.index()].iter().find(|used| used.name.name == source) {
+        if let Some(used) = mentions[reader.index()].iter().find(|used| *used.name.name == *source) {
             let path: Vec<&str> = used.path.iter().map(String::as_str).collect();
             return Some(self.source?.place_within(&path, used.name.range.clone()));
         }

@@ -44,7 +44,7 @@ impl Checker<'_> {
         let items = own.filter(|(_, node)| node.for_each.is_some()).map(|(_, node)| node);
         let own_item = items.map(|node| node.item_name.as_deref().unwrap_or("item"));
         for used in uses {
-            let name = used.name.name.as_str();
+            let name = &*used.name.name;
             if name == "this" && used.known.this {
                 continue;
             }
@@ -89,7 +89,7 @@ impl Checker<'_> {
     }
 
     fn unknown(&mut self, names: &Names, used: &Use, own_item: Option<&str>) {
-        let name = used.name.name.as_str();
+        let name = &*used.name.name;
         if self.broken.contains(name) {
             return;
         }
@@ -203,7 +203,7 @@ impl Checker<'_> {
         if !node.fields.contains_key("ask") {
             return Vec::new();
         }
-        let mentioned = |name: &str| uses.iter().any(|used| used.is_slot && used.name.name == name);
+        let mentioned = |name: &str| uses.iter().any(|used| used.is_slot && *used.name.name == *name);
         let needs = node.needs.iter().filter(|need| !mentioned(&need.name));
         needs.filter_map(|need| names.nodes.get_index_of(&need.name)).map(|index| NodeIndex(index as u32)).collect()
     }

@@ -194,7 +194,7 @@ fn owned(path: &[&str]) -> Vec<String> {
 }
 
 fn name_use(name: &str, range: std::ops::Range<usize>) -> NameUse {
-    NameUse { name: name.to_owned(), attributes: Vec::new(), defaulted: false, range }
+    NameUse { name: name.into(), attributes: Vec::new(), defaulted: false, range, node: None }
 }
 
 fn add_uses(uses: &mut Vec<Use>, names: &[NameUse], at: &[&str], known: Known) {

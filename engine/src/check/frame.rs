@@ -62,6 +62,7 @@ impl Checker<'_> {
         graph.output_requires = required.filter_map(|(name, _)| graph.find(name)).collect();
         graph.output_requires.sort_unstable();
         graph.output = tree;
+        graph.bind_names();
         graph.hash = part_hash(path.last().unwrap_or(&""), graph.nodes().len());
         Some((graph, captures))
     }

@@ -9,7 +9,6 @@ fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
     let llm = KindSpec {
         work_keys: vec!["prompt".into(), "ask".into()],
         calls_model: true,
-        takes_schema: true,
         samples: true,
         ..KindSpec::leaf("llm")
     }

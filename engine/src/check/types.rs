@@ -96,7 +96,7 @@ impl Checker<'_> {
     /// Reports the first attribute that a value cannot have.
     pub(super) fn attributes(&mut self, used: &Use, shape: Shape) {
         let mut shape = shape;
-        let mut shown = used.name.name.clone();
+        let mut shown = used.name.name.to_string();
         for attribute in &used.name.attributes {
             match self.attribute(shape, attribute) {
                 Ok(inner) => shape = inner,

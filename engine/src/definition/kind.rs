@@ -19,8 +19,6 @@ pub struct KindSpec {
     pub retry: RetryPolicy,
     /// Whether each attempt calls a model and is charged to `budget.calls`.
     pub calls_model: bool,
-    /// Whether the kind makes its value satisfy `schema` by itself (the engine validates all the same).
-    pub takes_schema: bool,
     /// Whether `samples` makes sense: the same input may give different values.
     pub samples: bool,
 }
@@ -87,7 +85,6 @@ impl KindSpec {
             fields: Vec::new(),
             retry: RetryPolicy::NONE,
             calls_model: false,
-            takes_schema: false,
             samples: false,
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Decision, Event, Outcome, Record, SkipReason};
+use super::{AttemptReport, Decision, Event, Outcome, Record, SkipReason};
 use crate::id::StepId;
 
 /// Version of the form.
@@ -62,8 +62,9 @@ impl Writer {
                 value["field"] = json!(field);
                 ("decided", value)
             }
-            Event::Settled { attempt, result, usage, provenance, .. } => {
+            Event::Settled { attempt, result, report, .. } => {
                 let (value, error) = (result.as_ref().ok(), result.as_ref().err());
+                let AttemptReport { usage, provenance } = report.as_deref().copied().unwrap_or_default();
                 (
                     "settled",
                     json!({"attempt": attempt, "value": value, "error": error, "usage": usage, "provenance": provenance}),

@@ -40,10 +40,8 @@ pub enum Event {
         attempt: u32,
         /// The hash of the value, or why there is none.
         result: Result<ValueHash, StepError>,
-        /// What it cost.
-        usage: Usage,
-        /// Hash of what the kind reports about itself (prompt, raw reply, model, repairs).
-        provenance: Option<ValueHash>,
+        /// What it cost and what is known of how it came about; `None`: nothing.
+        report: Option<Box<AttemptReport>>,
     },
     /// Input: a timer ran out.
     Timer {
@@ -118,6 +116,22 @@ impl Event {
     }
 }
 
+/// What an attempt leaves behind beside its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// What it cost.
+    pub usage: Usage,
+    /// Hash of what the kind reports about itself (prompt, raw reply, model, repairs).
+    pub provenance: Option<ValueHash>,
+}
+
+impl AttemptReport {
+    /// The form in which it is part of an event.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        if self == Self::default() { None } else { Some(Box::new(self)) }
+    }
+}
+
 /// What a run starts with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunStarted {
@@ -174,6 +188,16 @@ impl Status {
             Status::Failed => 1,
             Status::Exhausted => 3,
             Status::Cancelled => 4,
+        }
+    }
+
+    /// How it ended, as the end of a sentence about the run.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Status::Success => "succeeded",
+            Status::Failed => "failed",
+            Status::Exhausted => "used up its means",
+            Status::Cancelled => "was cancelled",
         }
     }
 

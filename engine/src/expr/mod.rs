@@ -26,6 +26,7 @@ use serde_json::Value;
 pub use slotted::{Slotted, print_items, print_value};
 
 use crate::diagnostic::codes;
+use crate::id::NodeIndex;
 use walk::Walked;
 
 /// A JSON value and, each built on first use and then shared, its other forms.
@@ -80,13 +81,16 @@ pub trait Scope: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameUse {
     /// The name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Attributes read off it directly: `["winner"]` for `poll.winner`.
     pub attributes: Vec<String>,
     /// Whether this mention is written `x | default(…)` with `x` bare, so that null is welcome.
     pub defaulted: bool,
     /// Byte range of the mention in the text.
     pub range: Range<usize>,
+    /// The node that it means, if that is one of the graph in which the text is evaluated. Found by the checker, so that no
+    /// evaluation searches.
+    pub node: Option<NodeIndex>,
 }
 
 /// Why a text does not parse, or why an evaluation failed.
@@ -205,6 +209,11 @@ impl Template {
         &self.names
     }
 
+    /// Every mention, to be told what it means.
+    pub(crate) fn each_name(&mut self, tell: &mut impl FnMut(&mut NameUse)) {
+        self.names.iter_mut().for_each(tell);
+    }
+
     /// Renders it.
     ///
     /// # Errors
@@ -237,7 +246,7 @@ impl Expression {
     pub fn parse(text: &str) -> Result<Self, ExprError> {
         let Walked { rewritten, names } = walk::expression(text)?;
         let compile = || LANGUAGE.compile_expression_owned(rewritten).map_err(|error| help::syntax_error(&error, text));
-        let is_bare_name = matches!(names.as_slice(), [only] if only.name == text.trim());
+        let is_bare_name = matches!(names.as_slice(), [only] if *only.name == *text.trim());
         let compiled = if is_bare_name { None } else { Some(Box::new(compile()?)) };
         Ok(Self { text: text.into(), names, compiled })
     }
@@ -253,8 +262,8 @@ impl Expression {
     }
 
     /// The name that is all of it: `facts`, but not `facts | length`.
-    pub fn bare_name(&self) -> Option<&str> {
-        if self.compiled.is_none() { Some(self.text.trim()) } else { None }
+    pub fn bare_name(&self) -> Option<&NameUse> {
+        if self.compiled.is_none() { self.names.first() } else { None }
     }
 
     /// Evaluates it.
@@ -299,7 +308,7 @@ impl Tree {
 
     /// Whether a leaf mentions the name.
     pub fn mentions(&self, name: &str) -> bool {
-        self.leaves().iter().any(|(_, leaf)| leaf.names().iter().any(|mention| mention.name == name))
+        self.leaves().iter().any(|(_, leaf)| leaf.names().iter().any(|mention| *mention.name == *name))
     }
 
     /// Every leaf expression with its path inside the tree.
@@ -307,6 +316,11 @@ impl Tree {
         let mut leaves = Vec::new();
         self.root.leaves(&mut Vec::new(), &mut leaves);
         leaves
+    }
+
+    /// Every mention, to be told what it means.
+    pub(crate) fn each_name(&mut self, tell: &mut impl FnMut(&mut NameUse)) {
+        self.root.each_name(tell);
     }
 
     /// The value, if no leaf is an expression.
@@ -373,6 +387,15 @@ impl Branch {
                     path.pop();
                 }
             }
+        }
+    }
+
+    fn each_name(&mut self, tell: &mut impl FnMut(&mut NameUse)) {
+        match self {
+            Branch::Constant(_) => {}
+            Branch::Leaf(expression) => expression.names.iter_mut().for_each(tell),
+            Branch::List(items) => items.iter_mut().for_each(|item| item.each_name(tell)),
+            Branch::Map(map) => map.iter_mut().for_each(|(_, value)| value.each_name(tell)),
         }
     }
 

@@ -138,9 +138,9 @@ fn names_are_found_with_attributes_defaults_and_places() {
     let names: Vec<_> =
         template.unwrap().names().iter().map(|n| (n.name.clone(), n.attributes.clone(), n.defaulted)).collect();
     let expected = [("list", vec![], false), ("poll", vec!["winner".to_owned()], false), ("z", vec![], true)];
-    assert_eq!(names, expected.map(|(name, attributes, defaulted)| (name.to_owned(), attributes, defaulted)));
+    assert_eq!(names, expected.map(|(name, attributes, defaulted)| (name.into(), attributes, defaulted)));
     let expression = Expression::parse("a + (poll.x | default(b))").unwrap();
-    let places: Vec<_> = expression.names().iter().map(|name| (name.name.as_str(), name.range.clone())).collect();
+    let places: Vec<_> = expression.names().iter().map(|name| (&*name.name, name.range.clone())).collect();
     assert_eq!(places, [("a", 0..1), ("poll", 5..9), ("b", 22..23)]);
 }
 

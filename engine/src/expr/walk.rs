@@ -171,7 +171,7 @@ impl Walk<'_> {
         let before = self.names.len();
         let text = self.expr(filter);
         let outer_loop = self.bound.iter().any(|name| name == "loop");
-        if let Some(name) = self.names[before..].iter().find(|name| name.name == "loop" && !outer_loop) {
+        if let Some(name) = self.names[before..].iter().find(|name| *name.name == *"loop" && !outer_loop) {
             let problem = ExprError::new("`loop` is not known yet in the `if` of a `for`", name.range.clone());
             self.refuse(problem.help("put an `{% if %}` inside the loop"));
         }
@@ -403,7 +403,7 @@ impl Walk<'_> {
         }
         if !self.bound.iter().any(|bound| bound == name) {
             let range = self.range(span);
-            self.names.push(NameUse { name: name.to_owned(), attributes, defaulted, range });
+            self.names.push(NameUse { name: name.into(), attributes, defaulted, range, node: None });
         }
         name.to_owned()
     }

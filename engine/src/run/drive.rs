@@ -1,30 +1,33 @@
 //! The run loop.
 //!
 //! Attempts are futures of the run's own task: a run is one task of the runtime, many runs share its threads. Starting an
-//! attempt wakes nobody, and dropping the run drops every request in flight. A node that computes for long must do so on
-//! another thread (`tokio::task::spawn_blocking`), as in any asynchronous code, or the rest of its run waits for it.
+//! attempt wakes nobody, one that ends at its first poll never waits, and dropping the run drops every request in flight. A
+//! node that computes for long must do so on another thread (`tokio::task::spawn_blocking`), as in any asynchronous code, or
+//! the rest of its run waits for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::values::Values;
-use super::{RunOptions, RunOutcome};
+use super::{RunOptions, RunOutcome, spans};
 use crate::check::PlanChecker;
-use crate::event::{Command, Event, Record, RunEnded, RunStarted, SEMANTICS, TimerKind};
+use crate::event::{AttemptReport, Command, Event, Record, RunEnded, RunStarted, SEMANTICS, TimerKind};
 use crate::expr::Datum;
 use crate::failure::StepError;
 use crate::graph::Workflow;
-use crate::id::StepId;
+use crate::id::{ById, StepId};
 use crate::node::{Input, Kinds, NodeContext, NodeError, Output};
 use crate::scheduler::{Effects, Scheduler};
 
@@ -56,20 +59,22 @@ impl Future for Attempt {
 }
 
 /// Everything that one run needs while it is driven.
-pub(super) struct Driver<'a> {
-    pub(super) workflow: &'a Arc<Workflow>,
+pub(super) struct Driver {
+    pub(super) workflow: Arc<Workflow>,
     pub(super) scheduler: Scheduler,
     pub(super) values: Values,
     pub(super) plans: PlanChecker,
     /// Inputs of closed frames by the step that opened them, converted once.
     pub(super) inputs: BTreeMap<StepId, BTreeMap<String, Arc<Datum>>>,
     /// Rendered inputs of leaves that have not ended.
-    pub(super) rendered: BTreeMap<StepId, Input>,
-    kinds: &'a Kinds,
+    pub(super) rendered: IndexMap<StepId, Input, ById>,
+    kinds: Kinds,
     options: RunOptions,
     attempts: FuturesUnordered<Attempt>,
+    /// Attempts that ended at their first poll and have not been looked at.
+    finished: VecDeque<(AttemptId, Attempted)>,
     /// The context of each attempt that has not ended: what stops it.
-    flights: BTreeMap<AttemptId, Arc<NodeContext>>,
+    flights: IndexMap<AttemptId, Arc<NodeContext>, ById>,
     timers: BTreeSet<(Instant, StepId, u32, TimerKind)>,
     started: Instant,
     sequence: u64,
@@ -82,19 +87,20 @@ pub(super) struct Driver<'a> {
     ended: Option<RunEnded>,
 }
 
-impl<'a> Driver<'a> {
-    pub(super) fn new(workflow: &'a Arc<Workflow>, kinds: &'a Kinds, options: RunOptions) -> Self {
+impl Driver {
+    pub(super) fn new(workflow: Arc<Workflow>, kinds: Kinds, options: RunOptions) -> Self {
         Self {
-            workflow,
             scheduler: Scheduler::new(workflow.graph.clone()),
             values: Values::new(workflow.limits.output_bytes, options.observers.clone()),
+            workflow,
             plans: PlanChecker::new(kinds.specs().clone()),
             inputs: BTreeMap::new(),
-            rendered: BTreeMap::new(),
+            rendered: IndexMap::default(),
             kinds,
             options,
             attempts: FuturesUnordered::new(),
-            flights: BTreeMap::new(),
+            finished: VecDeque::new(),
+            flights: IndexMap::default(),
             timers: BTreeSet::new(),
             started: Instant::now(),
             sequence: 0,
@@ -131,12 +137,14 @@ impl<'a> Driver<'a> {
         let mut cancelled = pin!(cancel.cancelled());
         while !self.scheduler.is_over() {
             self.give_way().await;
-            let next_timer = self.timers.first().map(|(at, ..)| *at);
-            assert!(!self.flights.is_empty() || next_timer.is_some(), "BUG: nothing moves and the run is not over");
             let cancellable = self.scheduler.accepts(&Event::Cancel);
             let event = if cancellable && cancel.is_cancelled() {
                 Event::Cancel
+            } else if let Some((attempt, result)) = self.finished.pop_front() {
+                self.settled(attempt, result)
             } else {
+                let next_timer = self.timers.first().map(|(at, ..)| *at);
+                assert!(!self.flights.is_empty() || next_timer.is_some(), "BUG: nothing moves and the run is not over");
                 tokio::select! {
                     biased;
                     Some((attempt, result)) = self.attempts.next() => self.settled(attempt, result),
@@ -191,11 +199,12 @@ impl<'a> Driver<'a> {
     /// Numbers the events of a transaction and hands them to the observers.
     fn commit(&mut self, events: &mut Vec<Event>) {
         for event in &*events {
+            spans::report(event, &self.scheduler, self.started);
             match event {
                 Event::RunEnded(ended) => self.ended = Some((**ended).clone()),
                 Event::Started { attempt: 1, .. } => self.steps += 1,
                 Event::Ended { step, .. } => {
-                    self.rendered.remove(step);
+                    self.rendered.swap_remove(step);
                 }
                 _ => {}
             }
@@ -253,9 +262,9 @@ impl<'a> Driver<'a> {
             observers: self.options.observers.clone(),
             cancelled: OnceLock::new(),
         });
-        self.flights.insert((step, attempt), context.clone());
-        let input = if again { self.rendered.get(&step).cloned() } else { self.rendered.remove(&step) };
+        let input = if again { self.rendered.get(&step).cloned() } else { self.rendered.swap_remove(&step) };
         let input = input.unwrap_or_default();
+        let stop = context.clone();
         let work = async move {
             match kind {
                 Some(kind) => kind.run(&context, input).await,
@@ -265,19 +274,30 @@ impl<'a> Driver<'a> {
                 }
             }
         };
-        self.attempts.push(Attempt { id: (step, attempt), work: Some(Box::pin(work)) });
+        let span = spans::step(&stop, &node.code.kind);
+        let work: Pin<Box<dyn Future<Output = Attempted> + Send>> =
+            if span.is_disabled() { Box::pin(work) } else { Box::pin(spans::attempt(work).instrument(span)) };
+        let mut work = Attempt { id: (step, attempt), work: Some(work) };
+        // Whoever has to wait is polled once more, by the loop, before anything else is awaited: no wake-up can be lost.
+        match Pin::new(&mut work).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(ended) => self.finished.push_back(ended),
+            Poll::Pending => {
+                self.flights.insert((step, attempt), stop);
+                self.attempts.push(work);
+            }
+        }
     }
 
     /// The event for an attempt that ended.
     fn settled(&mut self, (step, attempt): AttemptId, result: Attempted) -> Event {
-        self.flights.remove(&(step, attempt));
+        self.flights.swap_remove(&(step, attempt));
         let (result, usage, provenance) = match result {
             Ok(output) => (Ok(output.value), output.usage, output.provenance),
             Err(failed) => (Err(failed.error), failed.usage, failed.provenance),
         };
         let result = result.and_then(|value| self.values.store_output(value));
         let provenance = provenance.map(|report| self.values.store(report));
-        Event::Settled { step, attempt, result, usage, provenance }
+        Event::Settled { step, attempt, result, report: AttemptReport { usage, provenance }.boxed() }
     }
 
     /// The event of the first timer; an attempt whose grace is over is given up.
@@ -285,7 +305,7 @@ impl<'a> Driver<'a> {
         let (_, step, attempt, timer) = self.timers.pop_first().expect("BUG: a timer ran out and is not there");
         let event = Event::Timer { step, attempt, timer };
         if timer == TimerKind::Grace && self.scheduler.accepts(&event) {
-            self.flights.remove(&(step, attempt));
+            self.flights.swap_remove(&(step, attempt));
             let given_up = self.attempts.iter_mut().find(|given_up| given_up.id == (step, attempt));
             given_up.expect("BUG: a flight without its attempt").work = None;
         }

@@ -19,12 +19,13 @@ use crate::id::StepId;
 use crate::node::{Fields, Input, ModelChoice, REPAIR_TURNS};
 use crate::scheduler::{ChildResult, Children, Resolved, Scope};
 
-/// The names of one evaluation.
-struct Known(BTreeMap<String, Arc<Datum>>);
+/// The names of one evaluation, in order.
+struct Known(Vec<(Arc<str>, Arc<Datum>)>);
 
 impl Names for Known {
     fn get(&self, name: &str) -> Option<Arc<Datum>> {
-        self.0.get(name).cloned()
+        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        Some(self.0[at].1.clone())
     }
 }
 
@@ -38,7 +39,7 @@ struct InputForm<'a> {
 
 type Evaluated<T> = Result<T, StepError>;
 
-impl Driver<'_> {
+impl Driver {
     /// Answers a `Decide`.
     pub(super) fn evaluate(&mut self, step: StepId, field: DecideField) -> Decision {
         let place = self.scheduler.place(step).map(|(graph, node)| (graph.clone(), node));
@@ -309,9 +310,9 @@ impl Driver<'_> {
         let tree = tree.unwrap_or_else(|| panic!("BUG: `{field}` was asked for and is not there"));
         let this = this.map(Datum::new);
         tree.eval(|leaf| {
-            let bare = leaf.bare_name().and_then(|name| match name {
+            let bare = leaf.bare_name().and_then(|mention| match &*mention.name {
                 "this" => this.clone(),
-                name => self.named(scope, name),
+                _ => self.mentioned(scope, mention),
             });
             match bare {
                 Some(value) => Ok(value.json().clone()),
@@ -327,28 +328,38 @@ impl Driver<'_> {
     }
 
     fn known(&mut self, scope: Scope, mentions: &[NameUse], this: Option<&Arc<Datum>>) -> Arc<dyn Names> {
-        let mut known = BTreeMap::new();
-        for NameUse { name, .. } in mentions {
-            if name != "this"
-                && !known.contains_key(name)
-                && let Some(value) = self.named(scope, name)
-            {
-                known.insert(name.clone(), value);
-            }
+        let mut known = Vec::with_capacity(mentions.len() + 1);
+        for mention in mentions.iter().filter(|mention| *mention.name != *"this") {
+            known.extend(self.mentioned(scope, mention).map(|value| (mention.name.clone(), value)));
         }
-        known.extend(this.map(|this| ("this".to_owned(), this.clone())));
+        known.extend(this.map(|this| ("this".into(), this.clone())));
+        known.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Arc::new(Known(known))
+    }
+
+    /// The value of a name that a text mentions.
+    fn mentioned(&mut self, scope: Scope, mention: &NameUse) -> Option<Arc<Datum>> {
+        match mention.node {
+            Some(node) => self.resolved(self.scheduler.resolve_node(scope, node)),
+            None => self.named(scope, &mention.name),
+        }
     }
 
     /// The value of a name; null for a node that gave none.
     fn named(&mut self, scope: Scope, name: &str) -> Option<Arc<Datum>> {
         match self.scheduler.resolve(scope, name) {
+            Resolved::Input { frame_step } => self.inputs_of(frame_step).get(name).cloned(),
+            resolved => self.resolved(resolved),
+        }
+    }
+
+    fn resolved(&self, resolved: Resolved) -> Option<Arc<Datum>> {
+        match resolved {
             Resolved::Value(hash) => Some(self.values.get(hash).clone()),
             Resolved::Null => Some(Datum::new(Value::Null)),
             Resolved::Item { list, index } => Some(Datum::new(self.values.get(list).json()[index as usize].clone())),
-            Resolved::Input { frame_step } => self.inputs_of(frame_step).get(name).cloned(),
             Resolved::Unsettled(step) => Some(Datum::new(self.unfinished_value(step))),
-            Resolved::Unknown => None,
+            Resolved::Input { .. } | Resolved::Unknown => None,
         }
     }
 

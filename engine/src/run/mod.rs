@@ -5,12 +5,15 @@
 
 mod drive;
 mod evaluate;
+mod spans;
 mod values;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 pub use crate::observer::{Observer, Observers};
 use drive::Driver;
@@ -61,11 +64,46 @@ pub struct RunOutcome {
     pub wall_ms: u64,
 }
 
+impl RunOutcome {
+    /// The output of a run that succeeded.
+    ///
+    /// # Errors
+    /// Everything about a run that ended otherwise.
+    pub fn into_output(self) -> Result<Value, Box<RunFailure>> {
+        match (self.status, self.output) {
+            (Status::Success, Some(output)) => Ok(output),
+            (status, partial) => {
+                let Self { error, failed_step, bound, usage, .. } = self;
+                Err(Box::new(RunFailure { status, error, failed_step, bound, partial, usage }))
+            }
+        }
+    }
+}
+
+/// A run that did not succeed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("the run {}{}{}", .status.ending(), .failed_step.as_ref().filter(|step| !step.is_empty()).map(|step| format!(" in `{step}`")).unwrap_or_default(),
+    .error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
+pub struct RunFailure {
+    /// How it ended: `failed`, `exhausted` or `cancelled`.
+    pub status: Status,
+    /// Why there is no output.
+    pub error: Option<StepError>,
+    /// Path of the step that failed.
+    pub failed_step: Option<String>,
+    /// The run-wide quantity that was used up.
+    pub bound: Option<Bound>,
+    /// The best answer so far of a run whose means were used up.
+    pub partial: Option<Value>,
+    /// What all attempts cost.
+    pub usage: Usage,
+}
+
 /// Why a run did not begin.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum StartError {
     /// An input that the workflow does not declare.
-    #[error("`{name}` is no input of `{workflow}`{}", .suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    #[error("`{name}` is no input of `{workflow}`; {}", way_out(.suggestion.as_deref(), .known))]
     UnknownInput {
         /// The input.
         name: String,
@@ -73,6 +111,8 @@ pub enum StartError {
         workflow: String,
         /// The closest declared input.
         suggestion: Option<String>,
+        /// Every declared input.
+        known: Vec<String>,
     },
     /// A required input without a value.
     #[error("input `{name}` is required ({schema})")]
@@ -105,8 +145,31 @@ pub async fn run(
     kinds: &Kinds,
     options: RunOptions,
 ) -> Result<RunOutcome, StartError> {
+    Ok(begin(workflow, inputs, kinds, options)?.await)
+}
+
+/// Checks the inputs; the future that this gives is the run. It is best driven by a task of its own: on the main thread of a
+/// runtime every wake-up crosses threads.
+///
+/// # Errors
+/// As [`run`].
+pub fn begin(
+    workflow: &Arc<Workflow>,
+    inputs: Map<String, Value>,
+    kinds: &Kinds,
+    options: RunOptions,
+) -> Result<impl Future<Output = RunOutcome> + Send + use<>, StartError> {
     let inputs = check_inputs(workflow, inputs)?;
-    Ok(Driver::new(workflow, kinds, options).drive(inputs).await)
+    let span = spans::run(workflow);
+    Ok(Driver::new(workflow.clone(), kinds.clone(), options).drive(inputs).instrument(span))
+}
+
+fn way_out(suggestion: Option<&str>, known: &[String]) -> String {
+    match (suggestion, known) {
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, []) => "it takes none".to_owned(),
+        (None, known) => format!("it takes `{}`", known.join("`, `")),
+    }
 }
 
 /// Completes the inputs with their defaults and checks every one.
@@ -122,7 +185,13 @@ fn check_inputs(workflow: &Workflow, mut given: Map<String, Value>) -> Result<Ma
     }
     if let Some(name) = given.keys().next() {
         let suggestion = did_you_mean(name, complete.keys().map(String::as_str)).map(str::to_owned);
-        return Err(StartError::UnknownInput { name: name.clone(), workflow: workflow.name.clone(), suggestion });
+        let known = complete.keys().cloned().collect();
+        return Err(StartError::UnknownInput {
+            name: name.clone(),
+            workflow: workflow.name.clone(),
+            suggestion,
+            known,
+        });
     }
     Ok(complete)
 }

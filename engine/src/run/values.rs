@@ -1,6 +1,5 @@
 //! The values of a run by hash, each once.
 
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -9,12 +8,12 @@ use serde_json::Value;
 
 use crate::expr::Datum;
 use crate::failure::StepError;
-use crate::id::ValueHash;
+use crate::id::{ById, ValueHash};
 use crate::observer::Observers;
 
 /// Values by hash. Whatever is stored is announced to the observers before a record mentions it.
 pub(super) struct Values {
-    by_hash: IndexMap<ValueHash, Arc<Datum>, BuildHasherDefault<FirstBytes>>,
+    by_hash: IndexMap<ValueHash, Arc<Datum>, ById>,
     bytes_max: u64,
     observers: Observers,
     /// The JSON text of the value at hand.
@@ -29,14 +28,14 @@ impl Values {
     /// Stores a value of any size: what the engine itself wrote (lists of items, plans, reports of kinds).
     pub(super) fn store(&mut self, value: Value) -> ValueHash {
         self.write(&value);
-        self.keep(|_| Datum::new(value))
+        self.keep(value)
     }
 
     /// Announces the JSON form of something that the run itself never reads again; the same one may be announced twice.
     pub(super) fn announce(&mut self, form: &impl Serialize) -> ValueHash {
         self.write(form);
         let hash = ValueHash::of_bytes(&self.text);
-        if !self.observers.is_empty() {
+        if self.observers.want_values() {
             let datum = Datum::from_text(std::str::from_utf8(&self.text).expect("BUG: JSON is text"));
             self.observers.iter().for_each(|observer| observer.value(hash, &datum));
         }
@@ -52,7 +51,7 @@ impl Values {
                 format!("a value of {bytes} bytes is larger than `limits.output` allows ({})", self.bytes_max);
             return Err(StepError::terminal("limit_output", message));
         }
-        Ok(self.keep(|_| Datum::new(value)))
+        Ok(self.keep(value))
     }
 
     /// A stored value.
@@ -65,32 +64,15 @@ impl Values {
         serde_json::to_writer(&mut self.text, form).expect("BUG: writing JSON to memory failed");
     }
 
-    fn keep(&mut self, datum: impl FnOnce(&[u8]) -> Arc<Datum>) -> ValueHash {
+    /// Keeps the value whose text was written last.
+    fn keep(&mut self, value: Value) -> ValueHash {
         let hash = ValueHash::of_bytes(&self.text);
         if let indexmap::map::Entry::Vacant(entry) = self.by_hash.entry(hash) {
-            let datum = entry.insert(datum(&self.text));
-            self.observers.iter().for_each(|observer| observer.value(hash, datum));
+            let datum = entry.insert(Datum::new(value));
+            if self.observers.want_values() {
+                self.observers.iter().for_each(|observer| observer.value(hash, datum));
+            }
         }
         hash
-    }
-}
-
-/// Takes the first bytes of what is a hash already.
-#[derive(Default)]
-struct FirstBytes(u64);
-
-impl Hasher for FirstBytes {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes.iter().take(8) {
-            self.0 = self.0 << 8 | u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -3,7 +3,6 @@
 //! Items, samples, groups, calls and expansions are all frames under a parent step. A step refers to its node by index in
 //! the graph of its frame; a frame of items shares the graph of the node that unfolds.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::event::DecideField;
@@ -141,30 +140,4 @@ pub(super) struct Items {
     pub(super) open: u32,
     pub(super) window: u32,
     pub(super) layer: Layer,
-}
-
-/// A place in the ready queue: longest remaining path first, ties by id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) rank: u32,
-    pub(super) frame_order: Arc<[u32]>,
-    pub(super) last: u32,
-    /// The leaf to start, or the map whose next item is to be opened.
-    pub(super) step: StepId,
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let by_id = || match Arc::ptr_eq(&self.frame_order, &other.frame_order) {
-            true => self.last.cmp(&other.last),
-            false => self.frame_order.iter().chain([&self.last]).cmp(other.frame_order.iter().chain([&other.last])),
-        };
-        other.rank.cmp(&self.rank).then_with(by_id).then(self.step.cmp(&other.step))
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
 }

@@ -4,7 +4,8 @@
 //! if its allowance fits the budget, a map opens its next item (which asks for its input first, so dispatching goes on
 //! after the answer). The run ends when the root is settled and nothing is in flight.
 
-use super::arena::{Body, Entry, Step};
+use super::arena::{Body, Step};
+use super::queue::Entry;
 use super::{Effects, Ending, Flight, Scheduler};
 use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, RunEnded, Status, TimerKind};
 use crate::failure::StepError;
@@ -20,7 +21,7 @@ impl Scheduler {
         while self.decisions_open == 0
             && self.ending.is_none()
             && self.flights.len() < self.max_parallel as usize
-            && let Some(step) = self.ready.first().map(|entry| entry.step)
+            && let Some(step) = self.next_ready()
         {
             if self.steps[step.index()].child.is_some() {
                 self.unqueue(step);
@@ -59,7 +60,7 @@ impl Scheduler {
     /// Puts a leaf into the ready queue.
     pub(super) fn enqueue(&mut self, step: StepId) {
         self.step_mut(step).queued = true;
-        self.ready.insert(self.entry(step));
+        self.ready.push(self.entry(step));
     }
 
     /// Puts a map into the ready queue if it has items left and room for one.
@@ -72,10 +73,12 @@ impl Scheduler {
     }
 
     pub(super) fn unqueue(&mut self, step: StepId) {
-        if std::mem::take(&mut self.step_mut(step).queued) {
-            let entry = self.entry(step);
-            assert!(self.ready.remove(&entry), "BUG: a queued step is not in the queue");
-        }
+        self.step_mut(step).queued = false;
+    }
+
+    fn next_ready(&mut self) -> Option<StepId> {
+        let steps = &self.steps;
+        self.ready.first(|step| steps[step.index()].queued)
     }
 
     fn entry(&self, step: StepId) -> Entry {

@@ -26,7 +26,7 @@ impl Scheduler {
         usage: Usage,
         effects: &mut Effects,
     ) {
-        let flight = self.flights.remove(&(step, attempt)).expect("BUG: accepted without a flight");
+        let flight = self.flights.swap_remove(&(step, attempt)).expect("BUG: accepted without a flight");
         self.budget.settle(flight.calls, usage.calls);
         self.usage += usage;
         if flight.cancelled {
@@ -69,7 +69,7 @@ impl Scheduler {
                 self.enqueue(step);
             }
             TimerKind::Grace => {
-                let flight = self.flights.remove(&(step, attempt)).expect("BUG: accepted without a flight");
+                let flight = self.flights.swap_remove(&(step, attempt)).expect("BUG: accepted without a flight");
                 let charged = Usage { calls: u64::from(flight.calls), ..Usage::default() };
                 self.budget.settle(flight.calls, charged.calls);
                 self.usage += charged;

@@ -18,17 +18,22 @@ mod arena;
 mod dispatch;
 mod failure;
 mod names;
+mod queue;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use indexmap::IndexMap;
 
 use crate::budget::Budget;
 use crate::event::{Bound, Command, DecideField, Event, Outcome, RunStarted, TimerKind, Usage};
 use crate::failure::StepError;
 use crate::graph::{Graph, Limits, Node};
-use crate::id::{FrameId, NodeIndex, StepId, ValueHash};
+use crate::id::{ById, FrameId, NodeIndex, StepId, ValueHash};
 use crate::state::State;
-use arena::{Entry, Frame, Layer, SharedGraph, Step};
+use arena::{Frame, Layer, SharedGraph, Step};
+use queue::ReadyQueue;
+
 pub use names::{ChildResult, Children, Resolved, Scope};
 
 /// How long a cancelled attempt may take to end by itself, in milliseconds.
@@ -49,9 +54,9 @@ pub struct Scheduler {
     root: SharedGraph,
     steps: Vec<Step>,
     frames: Vec<Frame>,
-    ready: BTreeSet<Entry>,
+    ready: ReadyQueue,
     /// Attempts whose end is awaited, cancelled ones too: each holds a slot and its allowance.
-    flights: BTreeMap<(StepId, u32), Flight>,
+    flights: IndexMap<(StepId, u32), Flight, ById>,
     decisions_open: u32,
     budget: Budget,
     usage: Usage,
@@ -95,8 +100,8 @@ impl Scheduler {
             root: SharedGraph(graph),
             steps: vec![Step::new(FrameId(u32::MAX), NodeIndex(u32::MAX), Layer::Work)],
             frames: Vec::new(),
-            ready: BTreeSet::new(),
-            flights: BTreeMap::new(),
+            ready: ReadyQueue::default(),
+            flights: IndexMap::default(),
             decisions_open: 0,
             budget: Budget::default(),
             usage: Usage::default(),
@@ -122,8 +127,9 @@ impl Scheduler {
                 self.decisions_open -= 1;
                 self.decided(*step, *field, decision, effects);
             }
-            Event::Settled { step, attempt, result, usage, .. } => {
-                self.settle_attempt(*step, *attempt, result, *usage, effects)
+            Event::Settled { step, attempt, result, report } => {
+                let usage = report.as_ref().map(|report| report.usage).unwrap_or_default();
+                self.settle_attempt(*step, *attempt, result, usage, effects)
             }
             Event::Timer { step, attempt, timer } => self.timer(*step, *attempt, *timer, effects),
             Event::Cancel => self.cancel_run(effects),

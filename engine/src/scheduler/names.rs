@@ -86,6 +86,22 @@ impl Scheduler {
         }
     }
 
+    /// What a node of the graph in which a text is evaluated came to.
+    pub fn resolve_node(&self, scope: Scope, node: NodeIndex) -> Resolved {
+        let mut frame = match scope {
+            Scope::Step(step) => self.frame_of(step),
+            Scope::Body(step) => {
+                &self.frames[self.steps[step.index()].child.expect("BUG: a body without a frame").index()]
+            }
+        };
+        loop {
+            match frame.body {
+                Body::Nodes { first } => return self.resolved(advance::child(first, node)),
+                Body::Items(_) => frame = self.frame_of(frame.parent),
+            }
+        }
+    }
+
     /// The step of the node that a name means, if it means one.
     pub fn resolve_step(&self, scope: Scope, name: &str) -> Option<StepId> {
         if let Found::Node(step) = self.find(scope, name) { Some(step) } else { None }

@@ -9,7 +9,9 @@ use super::Random;
 use super::generate::{expansion, reads};
 use super::oracle::Account;
 use super::world::World;
-use crate::event::{Command, DecideField, Decision, Event, RunEnded, RunStarted, SEMANTICS, TimerKind, Usage};
+use crate::event::{
+    AttemptReport, Command, DecideField, Decision, Event, RunEnded, RunStarted, SEMANTICS, TimerKind, Usage,
+};
 use crate::graph::{DependencyMode, Graph, Limits, Node, Work};
 use crate::id::{StepId, ValueHash};
 use crate::scheduler::{ChildResult, Children, Effects, Resolved, Scheduler, Scope};
@@ -156,7 +158,7 @@ impl Simulation<'_> {
         let calls = self.world.input(&path).map_or(0, u64::from);
         let usage = Usage { calls: if node.has_input { calls } else { 0 }, ..Usage::default() };
         self.driven.calls.0 += usage.calls;
-        Event::Settled { step, attempt, result, usage, provenance: None }
+        Event::Settled { step, attempt, result, report: AttemptReport { usage, provenance: None }.boxed() }
     }
 
     fn transact(&mut self, event: Event) {

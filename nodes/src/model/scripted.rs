@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! - {match: "capital of France", reply: Paris}
-//! - {match: "slow", reply: [1, 2], delay_ms: 200}
+//! - {match: "slow", reply: "word by word", delay_ms: 200}
 //! - {match: "broken", status: 500, reply: "on fire", times: 1}
 //! - {reply: "I do not know"}
 //! ```
@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flowrun_engine::event::Usage;
 use flowrun_engine::failure::{ErrorClass, StepError};
+use flowrun_engine::node::TokenSink;
 use serde_json::Value;
 
 use super::{CallContext, ChatReply, ChatRequest, Model, Role};
@@ -61,6 +62,23 @@ impl Scripted {
     }
 }
 
+impl Entry {
+    /// Takes its time, and says the reply word by word meanwhile.
+    async fn say(&self, tokens: &TokenSink) {
+        if self.status >= 400 {
+            return tokio::time::sleep(self.delay).await;
+        }
+        let words = self.reply.split_inclusive(char::is_whitespace);
+        let each = self.delay / words.clone().count().max(1) as u32;
+        for word in words {
+            if !each.is_zero() {
+                tokio::time::sleep(each).await;
+            }
+            tokens.send(word);
+        }
+    }
+}
+
 fn entry(map: serde_json::Map<String, Value>) -> Result<Entry, String> {
     const KEYS: [&str; 5] = ["match", "reply", "status", "delay_ms", "times"];
     if let Some(key) = map.keys().find(|key| !KEYS.contains(&key.as_str())) {
@@ -101,7 +119,7 @@ impl Model for Scripted {
             return Err(StepError::terminal("no_reply", message));
         };
         tokio::select! {
-            () = tokio::time::sleep(entry.delay) => {}
+            () = entry.say(&context.tokens) => {}
             () = context.cancelled.cancelled() => return Err(StepError::terminal("cancelled", "the call was cancelled")),
         }
         if entry.status >= 400 {
@@ -114,7 +132,6 @@ impl Model for Scripted {
             let message = format!("the script answered HTTP {}: {}", entry.status, entry.reply);
             return Err(StepError::new(format!("http_{}", entry.status), class, message));
         }
-        context.tokens.send(&entry.reply);
         let words = |text: &str| text.split_whitespace().count() as u64;
         let prompt_tokens = request.messages.iter().map(|message| words(&message.content)).sum();
         let usage = Usage { calls: 1, prompt_tokens, completion_tokens: words(&entry.reply) };

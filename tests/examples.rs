@@ -1,0 +1,94 @@
+//! The examples, built and run as their opening words say.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use super::http;
+
+fn example(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("OPENAI_BASE_URL");
+    command.args(["run", "--quiet", "--locked", "--example", name, "--"]).args(arguments);
+    command
+}
+
+fn printed(name: &str) -> String {
+    let output = example(name, &[]).output().unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn examples_are_short() {
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+        let path = file.unwrap().path();
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines < 60, "{}: {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn hello_answers() {
+    assert!(printed("hello").starts_with("Come to Lisbon in Portugal"));
+}
+
+#[test]
+fn a_node_of_your_own_counts_and_fails() {
+    assert_eq!(printed("custom_node"), "6 words\ncounts[1] failed as it should\n");
+}
+
+#[test]
+fn a_model_of_your_own_falls_back() {
+    let text = printed("custom_model");
+    assert!(text.contains("asking scripted:working") && text.ends_with("Lisbon\n"), "{text}");
+}
+
+#[test]
+fn a_run_is_streamed() {
+    let text = printed("stream");
+    let at = |wanted: &str| text.find(wanted).unwrap_or_else(|| panic!("no `{wanted}` in:\n{text}"));
+    assert!(at("country starts") < at("country = \"Portugal\""));
+    assert!(at("country = ") < at("invitation starts"));
+    assert!(at("[invitation] Come ") < at("[invitation] me!"));
+    assert!(at("invitation = ") < at("3 calls"));
+}
+
+#[test]
+fn a_question_is_decomposed() {
+    let text = printed("decompose");
+    assert!(text.contains("the model drew: tower, building, difference, answer"), "{text}");
+    assert!(text.contains("parts/tower: \"It was opened in 1889\""), "{text}");
+    assert!(text.ends_with("The Eiffel Tower is 42 years older.\n"), "{text}");
+}
+
+/// Ends with the test.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+#[test]
+fn a_server_streams_progress() {
+    // The example itself and not cargo is started here, so that ending it leaves nothing behind.
+    assert!(example("serve", &["no-address"]).stderr(Stdio::null()).status().unwrap().code() == Some(1));
+    let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples");
+    let mut command = Command::new(folder.join("serve"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("127.0.0.1:0").stdout(Stdio::piped());
+    let mut served = Served(command.spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(served.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().trim_start_matches("http://").trim_end_matches('/').to_owned();
+
+    assert!(http::get(&address, "/").1.contains("EventSource"));
+    let (head, stream) = http::get(&address, "/ask?city=Lisbon");
+    assert!(head.contains("text/event-stream"), "{head}");
+    let at = |wanted: &str| stream.find(wanted).unwrap_or_else(|| panic!("no `{wanted}` in:\n{stream}"));
+    assert!(at("event: record") < at("event: tokens"));
+    assert!(at("event: tokens") < at("event: outcome\ndata: {\"status\":\"success\",\"output\":\"Come to Lisbon"));
+    let (head, refusal) = http::get(&address, "/ask?town=Lisbon");
+    assert!(head.contains("400") && refusal.contains("it takes `city`"), "{head}\n{refusal}");
+}
