@@ -48,3 +48,12 @@ pub use handle::{Run, Update};
 pub use library::WORKFLOWS;
 pub use program::{Builder, Flowrun, LoadError, RunError};
 pub use tokio_util::sync::CancellationToken;
+
+/// The Rust of the README and of the book, run as tests of the documentation.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/embedding.md")]
+    mod embedding {}
+}

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use flowrun::{
     CallContext, ChatReply, ChatRequest, Flowrun, LoadError, Model, RunOptions, Scripted, Status, StepError, Usage,
 };
+use flowrun_engine::definition::read_configuration;
 use serde_json::{Map, Value, json};
 
 /// A fenced block of a page.
@@ -205,6 +206,17 @@ async fn every_workflow_of_the_docs_runs_or_is_refused_as_said() {
     assert!(ran > 15 && refused > 15, "only {ran} blocks ran and {refused} were refused");
 }
 
+#[test]
+fn every_other_yaml_block_is_a_configuration_or_a_script() {
+    for block in blocks().into_iter().filter(|block| block.language == "yaml" && !block.is_workflow()) {
+        let problem = match block.text.starts_with("- ") {
+            true => Scripted::parse(&block.place, &block.text).err(),
+            false => read_configuration(&block.place, &block.text).err().map(|problems| problems[0].to_string()),
+        };
+        assert_eq!(problem, None, "{}", block.place);
+    }
+}
+
 /// Runs a command line of a session: both streams as a terminal would show them.
 fn play(folder: &Path, line: &str) -> String {
     let binaries = Path::new(env!("CARGO_BIN_EXE_flowrun")).parent().unwrap();
@@ -251,6 +263,13 @@ fn essence(shown: &str) -> Vec<String> {
     lines
 }
 
+fn copy_examples(to: &Path) {
+    fs::create_dir(to).unwrap();
+    for path in fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().path()) {
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
 #[test]
 fn every_session_of_the_docs_goes_as_shown() {
     let update = std::env::var_os("FLOWRUN_UPDATE").is_some();
@@ -258,6 +277,7 @@ fn every_session_of_the_docs_goes_as_shown() {
     let all = blocks();
     for (page, mut text) in pages() {
         let folder = tempfile::tempdir().unwrap();
+        copy_examples(&folder.path().join("examples"));
         for block in all.iter().filter(|block| block.page == page) {
             if let Some(name) = block.comment("file") {
                 fs::write(folder.path().join(name), &block.text).unwrap();
