@@ -21,6 +21,7 @@ use flowrun::{
     CallContext, ChatReply, ChatRequest, Flowrun, LoadError, Model, RunOptions, Scripted, Status, StepError, Usage,
 };
 use flowrun_engine::definition::read_configuration;
+use flowrun_engine::dialect::Plan;
 use serde_json::{Map, Value, json};
 
 /// A fenced block of a page.
@@ -207,7 +208,14 @@ async fn every_workflow_of_the_docs_runs_or_is_refused_as_said() {
 }
 
 #[test]
-fn every_other_yaml_block_is_a_configuration_or_a_script() {
+fn every_block_of_data_can_be_read() {
+    for block in blocks().into_iter().filter(|block| block.language == "json") {
+        let value: Value = serde_json::from_str(&block.text).unwrap_or_else(|why| panic!("{}: {why}", block.place));
+        if value["steps"].is_array() {
+            let lowered = Plan::from_value(&value).and_then(|plan| plan.lower(&[]));
+            assert!(lowered.is_ok(), "{}: {lowered:?}", block.place);
+        }
+    }
     for block in blocks().into_iter().filter(|block| block.language == "yaml" && !block.is_workflow()) {
         let problem = match block.text.starts_with("- ") {
             true => Scripted::parse(&block.place, &block.text).err(),
@@ -355,7 +363,7 @@ fn every_command_of_the_docs_parses() {
 #[test]
 fn every_mention_of_a_command_or_an_option_is_right() {
     let root = flowrun::cli::definition();
-    let long = |command: &flowrun::cli::Definition| -> Vec<String> {
+    let long = |command: &clap::Command| -> Vec<String> {
         command.get_arguments().filter_map(|argument| Some(format!("--{}", argument.get_long()?))).collect()
     };
     let mut everywhere: Vec<String> = root.get_subcommands().flat_map(long).collect();

@@ -192,10 +192,8 @@ impl RunsDir {
     }
 }
 
-pub use clap::Command as Definition;
-
-/// The commands and options, as data: the tests of the docs read it.
-pub fn definition() -> Definition {
+/// The commands and options, as data: manual pages and completions are made of it, and the tests of the docs read it.
+pub fn definition() -> clap::Command {
     Cli::command()
 }
 
