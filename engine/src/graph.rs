@@ -201,23 +201,23 @@ pub struct NodeCode {
     /// Description of the kind; `None` only in structural tests.
     pub spec: Option<Arc<KindSpec>>,
     /// `when`.
-    pub guard: Option<Tree>,
+    pub guard: Option<Box<Tree>>,
     /// `for_each`.
-    pub items: Option<Tree>,
+    pub items: Option<Box<Tree>>,
     /// `samples`, when it is an expression.
-    pub samples: Option<Tree>,
+    pub samples: Option<Box<Tree>>,
     /// `max_parallel`, when it is an expression.
-    pub max_parallel: Option<Tree>,
+    pub max_parallel: Option<Box<Tree>>,
     /// The kind's fields by name, in file order.
     pub fields: IndexMap<Arc<str>, Field>,
     /// What the value must satisfy.
     pub schema: Option<Schema>,
     /// `output`.
-    pub output: Option<Tree>,
+    pub output: Option<Box<Tree>>,
     /// `on_error: {value}`.
-    pub error_value: Option<Tree>,
+    pub error_value: Option<Box<Tree>>,
     /// `on_item_error: {value}`.
-    pub item_error_value: Option<Tree>,
+    pub item_error_value: Option<Box<Tree>>,
     /// Beside `ask`: what `needs` names and the text does not mention; appended as questions and answers, in this order.
     pub appended: Vec<NodeIndex>,
     /// Beside `graph`: limits and allow-list of the expansion.
@@ -228,7 +228,7 @@ impl NodeCode {
     fn trees_mut(&mut self) -> impl Iterator<Item = &mut Tree> {
         let before = [&mut self.guard, &mut self.items, &mut self.samples, &mut self.max_parallel];
         let after = [&mut self.output, &mut self.error_value, &mut self.item_error_value];
-        before.into_iter().chain(after).flatten()
+        before.into_iter().chain(after).flatten().map(|tree| &mut **tree)
     }
 }
 

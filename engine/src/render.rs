@@ -66,7 +66,7 @@ fn list(graph: &Graph, detail: Detail, depth: usize, text: &mut String) {
 }
 
 fn notes(graph: &Graph, node: &Node, detail: Detail) -> Vec<String> {
-    let source = |tree: &Option<crate::expr::Tree>| {
+    let source = |tree: &Option<Box<crate::expr::Tree>>| {
         tree.as_ref()
             .map(|tree| tree.leaves().iter().map(|(_, leaf)| clean(leaf.text())).collect::<Vec<_>>().join(", "))
     };

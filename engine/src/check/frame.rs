@@ -126,9 +126,9 @@ impl Checker<'_> {
 
     /// Compiles everything that the driver evaluates.
     fn code(&mut self, spec: &Arc<KindSpec>, node: &NodeDef, path: &[&str], uses: &mut Vec<Use>) -> NodeCode {
-        let mut tree = |checker: &mut Self, key: &str, value: &Option<Value>, known: Known| -> Option<Tree> {
+        let mut tree = |checker: &mut Self, key: &str, value: &Option<Value>, known: Known| -> Option<Box<Tree>> {
             let at: Vec<&str> = path.iter().copied().chain(key.split('.')).collect();
-            checker.compiled(value.as_ref()?, &at, known, uses)
+            checker.compiled(value.as_ref()?, &at, known, uses).map(Box::new)
         };
         let outside = Known::default();
         let count = Known { count: true, ..outside };
@@ -159,7 +159,7 @@ impl Checker<'_> {
         {
             let fits = |value: &Value| value.as_u64().is_some_and(|n| (1..=u64::from(u32::MAX)).contains(&n));
             let is_tree = written.as_ref().is_some_and(|value| value.is_array() || value.is_object());
-            if is_tree || tree.as_ref().and_then(Tree::constant).is_some_and(|value| !fits(value)) {
+            if is_tree || tree.as_ref().and_then(|tree| tree.constant()).is_some_and(|value| !fits(value)) {
                 let at: Vec<&str> = path.iter().copied().chain([key]).collect();
                 self.error(codes::WRONG_TYPE, &at, Part::Value, format!("`{key}` wants a whole number from 1"));
             }

@@ -160,7 +160,7 @@ impl Checker<'_> {
             Field::Tree(tree) => Some((&**key, tree)),
             _ => None,
         });
-        let attributes = attributes.into_iter().filter_map(|(key, tree)| Some((key, tree.as_ref()?)));
+        let attributes = attributes.into_iter().filter_map(|(key, tree)| Some((key, tree.as_deref()?)));
         for (key, tree) in attributes.chain(fields) {
             let at: Vec<&str> = path.iter().copied().chain([key]).collect();
             self.comparisons(names, tree, &at);

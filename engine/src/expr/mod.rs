@@ -228,8 +228,22 @@ impl Template {
 pub struct Expression {
     text: Box<str>,
     names: Vec<NameUse>,
-    /// `None` for a bare name, which is most of what people write and needs no instructions: those are large.
-    compiled: Option<Box<minijinja::Expression<'static, 'static>>>,
+    form: Form,
+}
+
+enum Form {
+    /// A bare name, which is most of what people write and needs no instructions: those are large.
+    Name(Option<NodeIndex>),
+    Compiled(Box<minijinja::Expression<'static, 'static>>),
+}
+
+/// The name that is all of an expression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BareName<'a> {
+    /// It means a node of the graph in which the text is evaluated.
+    Node(NodeIndex),
+    /// It means something else, to be looked up.
+    Other(&'a str),
 }
 
 impl fmt::Debug for Expression {
@@ -247,8 +261,8 @@ impl Expression {
         let Walked { rewritten, names } = walk::expression(text)?;
         let compile = || LANGUAGE.compile_expression_owned(rewritten).map_err(|error| help::syntax_error(&error, text));
         let is_bare_name = matches!(names.as_slice(), [only] if *only.name == *text.trim());
-        let compiled = if is_bare_name { None } else { Some(Box::new(compile()?)) };
-        Ok(Self { text: text.into(), names, compiled })
+        let form = if is_bare_name { Form::Name(None) } else { Form::Compiled(Box::new(compile()?)) };
+        Ok(Self { text: text.into(), names, form })
     }
 
     /// The text as written.
@@ -262,8 +276,19 @@ impl Expression {
     }
 
     /// The name that is all of it: `facts`, but not `facts | length`.
-    pub fn bare_name(&self) -> Option<&NameUse> {
-        if self.compiled.is_none() { self.names.first() } else { None }
+    pub fn bare_name(&self) -> Option<BareName<'_>> {
+        match self.form {
+            Form::Name(Some(node)) => Some(BareName::Node(node)),
+            Form::Name(None) => Some(BareName::Other(self.text.trim())),
+            Form::Compiled(_) => None,
+        }
+    }
+
+    fn each_name(&mut self, tell: &mut impl FnMut(&mut NameUse)) {
+        self.names.iter_mut().for_each(tell);
+        if let (Form::Name(node), [only]) = (&mut self.form, self.names.as_slice()) {
+            *node = only.node;
+        }
     }
 
     /// Evaluates it.
@@ -271,7 +296,7 @@ impl Expression {
     /// # Errors
     /// What went wrong; an undefined result, nested too, is an error.
     pub fn eval(&self, scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
-        let Some(compiled) = &self.compiled else {
+        let Form::Compiled(compiled) = &self.form else {
             let name = self.text.trim();
             let undefined = || ExprError::new(format!("`{name}` is undefined"), 0..self.text.len());
             return scope.get(name).map(|value| value.json().clone()).ok_or_else(undefined);
@@ -393,7 +418,7 @@ impl Branch {
     fn each_name(&mut self, tell: &mut impl FnMut(&mut NameUse)) {
         match self {
             Branch::Constant(_) => {}
-            Branch::Leaf(expression) => expression.names.iter_mut().for_each(tell),
+            Branch::Leaf(expression) => expression.each_name(tell),
             Branch::List(items) => items.iter_mut().for_each(|item| item.each_name(tell)),
             Branch::Map(map) => map.iter_mut().for_each(|(_, value)| value.each_name(tell)),
         }

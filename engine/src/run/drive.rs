@@ -23,7 +23,7 @@ use tracing::Instrument;
 use super::values::Values;
 use super::{RunOptions, RunOutcome, spans};
 use crate::check::PlanChecker;
-use crate::event::{AttemptReport, Command, Event, Record, RunEnded, RunStarted, SEMANTICS, TimerKind};
+use crate::event::{AttemptReport, Command, Event, Outcome, Record, RunEnded, RunStarted, SEMANTICS, TimerKind};
 use crate::expr::Datum;
 use crate::failure::StepError;
 use crate::graph::Workflow;
@@ -203,8 +203,11 @@ impl Driver {
             match event {
                 Event::RunEnded(ended) => self.ended = Some((**ended).clone()),
                 Event::Started { attempt: 1, .. } => self.steps += 1,
-                Event::Ended { step, .. } => {
+                Event::Ended { step, outcome } => {
                     self.rendered.swap_remove(step);
+                    if let Outcome::Succeeded { value, .. } = outcome {
+                        self.values.note(*step, *value, self.scheduler.step_count());
+                    }
                 }
                 _ => {}
             }
@@ -223,8 +226,11 @@ impl Driver {
         self.options.observers.iter().for_each(|observer| observer.records(&records));
     }
 
-    /// What people call a step, rendered once.
+    /// What people call a step, rendered once; a node of the workflow itself is called by its own name.
     fn path(&mut self, step: StepId) -> Arc<str> {
+        if self.scheduler.parent(step) == Some(StepId::ROOT) {
+            return self.scheduler.path(step);
+        }
         if self.paths.len() <= step.index() {
             self.paths.resize(self.scheduler.step_count(), None);
         }

@@ -12,7 +12,9 @@ use serde_json::{Map, Value, json};
 use super::Driver;
 use crate::definition::ModelDef;
 use crate::event::{DecideField, Decision};
-use crate::expr::{Datum, ExprError, NameUse, Scope as Names, Slotted, Template, Tree, print_items, print_value};
+use crate::expr::{
+    BareName, Datum, ExprError, NameUse, Scope as Names, Slotted, Template, Tree, print_items, print_value,
+};
 use crate::failure::StepError;
 use crate::graph::{Field, Graph, Node, NodeCode, Work};
 use crate::id::StepId;
@@ -60,15 +62,15 @@ impl Driver {
     }
 
     fn guard(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
-        match self.tree(Scope::Step(step), "when", node.code.guard.as_ref(), None)? {
+        match self.tree(Scope::Step(step), "when", node.code.guard.as_deref(), None)? {
             Value::Bool(holds) => Ok(Decision::Guard(holds)),
             other => Err(wrong_type("when", "true or false", &other)),
         }
     }
 
     fn counts(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
-        let samples = self.count(step, "samples", node.code.samples.as_ref())?;
-        let max_parallel = self.count(step, "max_parallel", node.code.max_parallel.as_ref())?;
+        let samples = self.count(step, "samples", node.code.samples.as_deref())?;
+        let max_parallel = self.count(step, "max_parallel", node.code.max_parallel.as_deref())?;
         Ok(Decision::Counts { samples, max_parallel })
     }
 
@@ -82,7 +84,7 @@ impl Driver {
     }
 
     fn items(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
-        let list = self.tree(Scope::Step(step), "for_each", node.code.items.as_ref(), None)?;
+        let list = self.tree(Scope::Step(step), "for_each", node.code.items.as_deref(), None)?;
         match &list {
             Value::Array(items) => {
                 let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
@@ -297,9 +299,9 @@ impl Driver {
 
     fn error_value(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
         let (field, tree) = if self.scheduler.is_own_step(step) {
-            ("on_error", node.code.error_value.as_ref())
+            ("on_error", node.code.error_value.as_deref())
         } else {
-            ("on_item_error", node.code.item_error_value.as_ref())
+            ("on_item_error", node.code.item_error_value.as_deref())
         };
         let value = self.tree(Scope::Step(step), field, tree, None)?;
         Ok(Decision::Value(self.values.store_output(value)?))
@@ -310,10 +312,12 @@ impl Driver {
         let tree = tree.unwrap_or_else(|| panic!("BUG: `{field}` was asked for and is not there"));
         let this = this.map(Datum::new);
         tree.eval(|leaf| {
-            let bare = leaf.bare_name().and_then(|mention| match &*mention.name {
-                "this" => this.clone(),
-                _ => self.mentioned(scope, mention),
-            });
+            let bare = match leaf.bare_name() {
+                Some(BareName::Node(node)) => self.resolved(self.scheduler.resolve_node(scope, node)),
+                Some(BareName::Other("this")) => this.clone(),
+                Some(BareName::Other(name)) => self.named(scope, name),
+                None => None,
+            };
             match bare {
                 Some(value) => Ok(value.json().clone()),
                 None => leaf.eval(&self.known(scope, leaf.names(), this.as_ref())),
@@ -355,7 +359,7 @@ impl Driver {
 
     fn resolved(&self, resolved: Resolved) -> Option<Arc<Datum>> {
         match resolved {
-            Resolved::Value(hash) => Some(self.values.get(hash).clone()),
+            Resolved::Value { step, value } => Some(self.values.of_step(step, value).clone()),
             Resolved::Null => Some(Datum::new(Value::Null)),
             Resolved::Item { list, index } => Some(Datum::new(self.values.get(list).json()[index as usize].clone())),
             Resolved::Unsettled(step) => Some(Datum::new(self.unfinished_value(step))),

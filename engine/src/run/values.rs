@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::expr::Datum;
 use crate::failure::StepError;
-use crate::id::{ById, ValueHash};
+use crate::id::{ById, StepId, ValueHash};
 use crate::observer::Observers;
 
 /// Values by hash. Whatever is stored is announced to the observers before a record mentions it.
@@ -16,13 +16,15 @@ pub(super) struct Values {
     by_hash: IndexMap<ValueHash, Arc<Datum>, ById>,
     bytes_max: u64,
     observers: Observers,
+    /// The values of steps that succeeded, by step: most look-ups are for these.
+    by_step: Vec<Option<Arc<Datum>>>,
     /// The JSON text of the value at hand.
     text: Vec<u8>,
 }
 
 impl Values {
     pub(super) fn new(bytes_max: u64, observers: Observers) -> Self {
-        Self { by_hash: IndexMap::default(), bytes_max, observers, text: Vec::new() }
+        Self { by_hash: IndexMap::default(), bytes_max, observers, by_step: Vec::new(), text: Vec::new() }
     }
 
     /// Stores a value of any size: what the engine itself wrote (lists of items, plans, reports of kinds).
@@ -52,6 +54,19 @@ impl Values {
             return Err(StepError::terminal("limit_output", message));
         }
         Ok(self.keep(value))
+    }
+
+    /// Notes that a step succeeded with a stored value.
+    pub(super) fn note(&mut self, step: StepId, hash: ValueHash, steps: usize) {
+        if self.by_step.len() <= step.index() {
+            self.by_step.resize(steps, None);
+        }
+        self.by_step[step.index()] = self.by_hash.get(&hash).cloned();
+    }
+
+    /// The value of a step that succeeded.
+    pub(super) fn of_step(&self, step: StepId, hash: ValueHash) -> &Arc<Datum> {
+        self.by_step.get(step.index()).and_then(Option::as_ref).unwrap_or_else(|| self.get(hash))
     }
 
     /// A stored value.

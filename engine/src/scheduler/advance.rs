@@ -159,9 +159,8 @@ impl Scheduler {
                 self.open_items(step, node, Some(*list), *count, effects);
             }
             (DecideField::Input, Decision::Input { hash, calls }) => {
-                let data = self.step_mut(step);
-                data.input = Some(*hash);
-                data.calls = *calls;
+                self.hashes[step.index()].input = Some(*hash);
+                self.step_mut(step).calls = *calls;
                 self.begin_work(step, node, effects);
             }
             (DecideField::Graph, Decision::Graph { graph, .. }) => self.open_graph(step, graph, effects),
@@ -176,10 +175,12 @@ impl Scheduler {
         let Some(frame) = self.open_frame(step, graph.clone(), Body::Nodes { first }, children, effects) else {
             return;
         };
+        self.steps.reserve(graph.nodes().len());
+        self.hashes.reserve(graph.nodes().len());
         for (index, node) in graph.nodes().iter().enumerate() {
             let mut new = Step::new(frame, NodeIndex(index as u32), Layer::first(node));
             new.pending = node.dependencies.len() as u32;
-            self.steps.push(new);
+            self.add_step(new);
         }
         for (index, node) in graph.nodes().iter().enumerate() {
             if node.dependencies.is_empty() {
@@ -268,7 +269,7 @@ impl Scheduler {
         new.samples = samples;
         items.steps.push(step);
         items.open += 1;
-        self.steps.push(new);
+        self.add_step(new);
         self.enqueue_items(parent);
         self.set(step, State::Ready);
         effects.events.push(Event::Ready { step });

@@ -59,9 +59,6 @@ pub(super) struct Step {
     pub(super) calls: u32,
     /// The frame that it opened.
     pub(super) child: Option<FrameId>,
-    pub(super) input: Option<ValueHash>,
-    /// The value; before `schema` and `output` have been decided, the raw one.
-    pub(super) value: Option<ValueHash>,
     /// Why it failed, or what its value takes the place of.
     pub(super) error: Option<Box<StepError>>,
 }
@@ -82,11 +79,18 @@ impl Step {
             window: 0,
             calls: 0,
             child: None,
-            input: None,
-            value: None,
             error: None,
         }
     }
+}
+
+/// What a step was given and what it gave. Kept apart from the rest, which is looked at far more often: the smaller that is,
+/// the more of it is at hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Hashes {
+    pub(super) input: Option<ValueHash>,
+    /// The value; before `schema` and `output` have been decided, the raw one.
+    pub(super) value: Option<ValueHash>,
 }
 
 /// A graph that compares by identity: two frames are equal when they run the same checked graph.

@@ -47,7 +47,8 @@ impl Scheduler {
         self.set(step, State::Running);
         let data = self.step_mut(step);
         data.attempt += 1;
-        let (attempt, input, calls) = (data.attempt, data.input, data.calls);
+        let (attempt, calls) = (data.attempt, data.calls);
+        let input = self.input(step);
         self.budget.reserve(calls);
         self.flights.insert((step, attempt), Flight { calls, cancelled: false });
         effects.events.push(Event::Started { step, attempt, input });
@@ -129,7 +130,7 @@ impl Scheduler {
                     "BUG: nothing runs, nothing waits, and the run is not over"
                 );
             }
-            None => match (root, self.steps[0].value) {
+            None => match (root, self.value(StepId::ROOT)) {
                 (State::Succeeded, value) => self.end(Status::Success, value, None, effects),
                 (State::Cancelled, _) => self.end(Status::Cancelled, None, None, effects),
                 _ => self.end(Status::Failed, None, None, effects),

@@ -36,7 +36,7 @@ impl Scheduler {
             Ok(value) => {
                 let has_value = self.node(step).is_some_and(|node| node.has_value);
                 if has_value {
-                    self.step_mut(step).value = Some(*value);
+                    self.hashes[step.index()].value = Some(*value);
                     self.decide(step, DecideField::Value, effects);
                 } else {
                     self.settle(step, Outcome::Succeeded { value: *value, recovered: None }, effects);

@@ -31,7 +31,7 @@ use crate::failure::StepError;
 use crate::graph::{Graph, Limits, Node};
 use crate::id::{ById, FrameId, NodeIndex, StepId, ValueHash};
 use crate::state::State;
-use arena::{Frame, Layer, SharedGraph, Step};
+use arena::{Frame, Hashes, Layer, SharedGraph, Step};
 use queue::ReadyQueue;
 
 pub use names::{ChildResult, Children, Resolved, Scope};
@@ -53,6 +53,8 @@ pub struct Effects {
 pub struct Scheduler {
     root: SharedGraph,
     steps: Vec<Step>,
+    /// By step.
+    hashes: Vec<Hashes>,
     frames: Vec<Frame>,
     ready: ReadyQueue,
     /// Attempts whose end is awaited, cancelled ones too: each holds a slot and its allowance.
@@ -99,6 +101,7 @@ impl Scheduler {
         Self {
             root: SharedGraph(graph),
             steps: vec![Step::new(FrameId(u32::MAX), NodeIndex(u32::MAX), Layer::Work)],
+            hashes: vec![Hashes::default()],
             frames: Vec::new(),
             ready: ReadyQueue::default(),
             flights: IndexMap::default(),
@@ -190,12 +193,12 @@ impl Scheduler {
 
     /// The value of a step; of a leaf that awaits its `Value` decision, the raw one.
     pub fn value(&self, step: StepId) -> Option<ValueHash> {
-        self.steps[step.index()].value
+        self.hashes[step.index()].value
     }
 
     /// Hash of a step's rendered input, once it has been decided.
     pub fn input(&self, step: StepId) -> Option<ValueHash> {
-        self.steps[step.index()].input
+        self.hashes[step.index()].input
     }
 
     /// Why a step failed, or what its value takes the place of.
@@ -238,7 +241,7 @@ impl Scheduler {
     fn finish(&mut self, step: StepId, outcome: Outcome, effects: &mut Effects) {
         let state = match &outcome {
             Outcome::Succeeded { value, .. } => {
-                self.step_mut(step).value = Some(*value);
+                self.hashes[step.index()].value = Some(*value);
                 State::Succeeded
             }
             Outcome::Failed { error, .. } => {
@@ -267,6 +270,11 @@ impl Scheduler {
         data.deciding = Some(field);
         self.decisions_open += 1;
         effects.commands.push(Command::Decide { step, field });
+    }
+
+    fn add_step(&mut self, step: Step) {
+        self.steps.push(step);
+        self.hashes.push(Hashes::default());
     }
 
     fn step_mut(&mut self, step: StepId) -> &mut Step {

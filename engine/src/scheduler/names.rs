@@ -24,8 +24,13 @@ pub enum Scope {
 /// What a name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolved {
-    /// A value.
-    Value(ValueHash),
+    /// The value of a step.
+    Value {
+        /// The step.
+        step: StepId,
+        /// Its value.
+        value: ValueHash,
+    },
     /// A node that was skipped, failed or cancelled.
     Null,
     /// An element of a list.
@@ -148,8 +153,8 @@ impl Scheduler {
 
     fn resolved(&self, step: StepId) -> Resolved {
         let data = &self.steps[step.index()];
-        match (data.state, data.value) {
-            (State::Succeeded, Some(value)) => Resolved::Value(value),
+        match (data.state, self.value(step)) {
+            (State::Succeeded, Some(value)) => Resolved::Value { step, value },
             (state, _) if state.is_terminal() && !self.was_cut_off(step) => Resolved::Null,
             _ => Resolved::Unsettled(step),
         }
@@ -184,7 +189,7 @@ impl Scheduler {
         let is_item = matches!(self.frame_of(step).body, Body::Items(_));
         let drops = is_item && self.node(step).is_some_and(|node| node.on_item_error == OnItemError::Drop);
         match self.resolved(step) {
-            Resolved::Value(value) => ChildResult::Value(value),
+            Resolved::Value { value, .. } => ChildResult::Value(value),
             Resolved::Unsettled(step) => ChildResult::Unsettled(Some(step)),
             _ if drops && self.state(step) == State::Failed => ChildResult::Dropped,
             _ => ChildResult::Null,
