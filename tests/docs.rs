@@ -347,14 +347,25 @@ fn commands(text: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn every_command_of_the_docs_parses() {
+    let mut shown: Vec<(String, String)> = Vec::new();
+    for block in blocks() {
+        let commands = |line: &&str| block.language == "sh" || line.starts_with("$ ");
+        if ["sh", "console"].contains(&block.language.as_str()) {
+            shown.push((block.place.clone(), block.text.lines().filter(commands).collect::<Vec<_>>().join("\n")));
+        }
+    }
+    for (page, text) in pages() {
+        let outside: String = text.split("\n```").step_by(2).collect();
+        let indented = outside.lines().filter_map(|line| line.strip_prefix("    "));
+        shown.push((page, indented.collect::<Vec<_>>().join("\n")));
+    }
     let mut parsed = 0;
-    for block in blocks().iter().filter(|block| ["sh", "console"].contains(&block.language.as_str())) {
-        let lines = block.text.lines().filter(|line| block.language == "sh" || line.starts_with("$ "));
-        for words in commands(&lines.collect::<Vec<_>>().join("\n")) {
-            parsed += 1;
-            if let Err(problem) = flowrun::cli::definition().try_get_matches_from(&words) {
-                assert!(!problem.use_stderr(), "{}: {words:?}\n{problem}", block.place);
-            }
+    for (place, words) in
+        shown.iter().flat_map(|(place, text)| commands(text).into_iter().map(move |words| (place, words)))
+    {
+        parsed += 1;
+        if let Err(problem) = flowrun::cli::definition().try_get_matches_from(&words) {
+            assert!(!problem.use_stderr(), "{place}: {words:?}\n{problem}");
         }
     }
     assert!(parsed > 15, "only {parsed} commands are shown");
