@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use flowrun_engine::event::Record;
 use flowrun_engine::expr::Datum;
 use flowrun_engine::id::ValueHash;
-use flowrun_engine::observer::Observer;
+use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::RunOutcome;
 use futures_util::Stream;
 use indexmap::IndexMap;
@@ -137,8 +137,8 @@ impl Observer for Channel {
         self.send(Message::Value(hash, value.clone()));
     }
 
-    fn records(&self, records: &Arc<[Record]>) {
-        records.iter().for_each(|record| self.send(Message::Update(Update::Record(record.clone()))));
+    fn records(&self, records: &Records<'_>) {
+        records.iter().for_each(|record| self.send(Message::Update(Update::Record(record))));
     }
 
     fn tokens(&self, path: &str, text: &str) {

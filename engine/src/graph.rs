@@ -107,7 +107,7 @@ pub struct Node {
     pub samples: Option<Count>,
     /// Most open items at once; `None`: twice the run's limit.
     pub max_parallel: Option<Count>,
-    /// Whether something is evaluated before it starts (a leaf's fields, a closed frame's `with`).
+    /// Whether something is evaluated before it starts (a leaf's fields, unless all are constants, a closed frame's `with`).
     pub has_input: bool,
     /// Whether something is evaluated after its work (`schema`, `output`).
     pub has_value: bool,
@@ -224,7 +224,28 @@ pub struct NodeCode {
     pub expansion: Option<Arc<ExpansionRules>>,
 }
 
+impl Field {
+    /// Whether it is the same for every step, so that nothing need be evaluated.
+    pub fn is_constant(&self) -> bool {
+        self.constant().is_some()
+    }
+
+    /// The value that it has for every step.
+    pub fn constant(&self) -> Option<&Value> {
+        match self {
+            Field::Literal(value) => Some(value),
+            Field::Tree(tree) => tree.constant(),
+            Field::Template(_) | Field::Slotted(_) | Field::Formula(_) => None,
+        }
+    }
+}
+
 impl NodeCode {
+    /// Whether it may ask a model, so that its input has an allowance and an identity.
+    pub fn asks(&self) -> bool {
+        self.fields.contains_key("model") || self.spec.as_ref().is_some_and(|spec| spec.calls_model)
+    }
+
     fn trees_mut(&mut self) -> impl Iterator<Item = &mut Tree> {
         let before = [&mut self.guard, &mut self.items, &mut self.samples, &mut self.max_parallel];
         let after = [&mut self.output, &mut self.error_value, &mut self.item_error_value];

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::event::Record;
+use crate::event::{Event, Record};
 use crate::expr::Datum;
-use crate::id::ValueHash;
+use crate::id::{StepId, ValueHash};
+use crate::scheduler::Scheduler;
 
 /// Watches a run. Called from the run loop: it must be quick and must not block; whoever writes files hands them to a thread.
 ///
@@ -18,11 +19,44 @@ pub trait Observer: Send + Sync {
         true
     }
 
-    /// The events of one transaction, in order. Whoever keeps them keeps the list: nothing is copied.
-    fn records(&self, _records: &Arc<[Record]>) {}
+    /// The events of one transaction, in order.
+    fn records(&self, _records: &Records<'_>) {}
 
     /// Text that a running step produces. Unordered with records of other steps; never in the log.
     fn tokens(&self, _path: &str, _text: &str) {}
+}
+
+/// The events of one transaction: something that happened outside, and all that follows from it.
+pub struct Records<'a> {
+    pub(crate) first: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) events: &'a Arc<[Event]>,
+    pub(crate) scheduler: &'a Scheduler,
+}
+
+impl Records<'_> {
+    /// The events alone; whoever keeps the list copies nothing.
+    pub fn events(&self) -> &Arc<[Event]> {
+        self.events
+    }
+
+    /// What people call a step.
+    pub fn path(&self, step: StepId) -> Arc<str> {
+        self.scheduler.path(step)
+    }
+
+    /// Every event with its number, its time and the path of its step.
+    pub fn iter(&self) -> impl Iterator<Item = Record> {
+        let mut last: Option<(StepId, Arc<str>)> = None;
+        self.events.iter().zip(self.first..).map(move |(event, sequence)| {
+            let path = match (event.step(), &last) {
+                (None, _) => Arc::default(),
+                (Some(step), Some((known, path))) if *known == step => path.clone(),
+                (Some(step), _) => last.insert((step, self.path(step))).1.clone(),
+            };
+            Record { sequence, time_ms: self.time_ms, path, event: event.clone() }
+        })
+    }
 }
 
 /// All observers of a run.

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use flowrun_engine::check::{NoLibrary, check_text};
-use flowrun_engine::event::{Event, Record, Status};
+use flowrun_engine::event::{Event, Status};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::id::ValueHash;
 use flowrun_engine::node::Kinds;
-use flowrun_engine::observer::Observer;
+use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::{RunOptions, RunOutcome, run};
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,7 @@ impl Observer for Reports {
         self.values.lock().unwrap().push((hash, value.json().clone()));
     }
 
-    fn records(&self, records: &Arc<[Record]>) {
+    fn records(&self, records: &Records<'_>) {
         let values = self.values.lock().unwrap();
         for record in records.iter() {
             if let Event::Settled { report: Some(report), .. } = &record.event {

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use clap::ValueEnum;
 use flowrun_engine::definition::{FieldFormat, KindSpec, NodeDef, WorkflowDef};
-use flowrun_engine::event::{Record, Status};
+use flowrun_engine::event::{Event, Status};
 use flowrun_engine::failure::StepError;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output};
-use flowrun_engine::observer::Observer;
+use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::RunOptions;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -84,9 +84,9 @@ impl Node for Now {
     }
 }
 
-/// Keeps every record of a run in memory.
+/// Keeps every event of a run in memory.
 #[derive(Default)]
-struct Log(Mutex<Vec<Arc<[Record]>>>);
+struct Log(Mutex<Vec<Arc<[Event]>>>);
 
 impl Observer for Log {
     /// The events name values by hash; the run itself keeps those.
@@ -94,8 +94,8 @@ impl Observer for Log {
         false
     }
 
-    fn records(&self, records: &Arc<[Record]>) {
-        self.0.lock().expect("BUG: a panic while a record was kept").push(records.clone());
+    fn records(&self, records: &Records<'_>) {
+        self.0.lock().expect("BUG: a panic while an event was kept").push(records.events().clone());
     }
 }
 

@@ -9,7 +9,7 @@ use flowrun_engine::event::{Decision, Event, Outcome, Record, SkipReason};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::graph::Graph;
 use flowrun_engine::id::{StepId, ValueHash};
-use flowrun_engine::observer::Observer;
+use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::render;
 use flowrun_engine::trace::{counted, seconds};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -137,9 +137,9 @@ impl Observer for Progress {
         self.state.lock().expect("BUG: a panic in the progress view").values.insert(hash, value.clone());
     }
 
-    fn records(&self, records: &Arc<[Record]>) {
+    fn records(&self, records: &Records<'_>) {
         let mut state = self.state.lock().expect("BUG: a panic in the progress view");
-        records.iter().for_each(|record| state.take(record));
+        records.iter().for_each(|record| state.take(&record));
     }
 
     fn tokens(&self, path: &str, text: &str) {

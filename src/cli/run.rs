@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::dialect::Plan;
-use flowrun_engine::event::{Bound, Decision, Event, Logged, Record, Status, Writer};
+use flowrun_engine::event::{Bound, Decision, Event, Logged, Status, Writer};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::id::ValueHash;
-use flowrun_engine::observer::Observer;
+use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::{RunOptions, RunOutcome};
 use flowrun_engine::store::{Recording, RunIdentity};
 use flowrun_engine::trace::{Trace, counted, seconds};
@@ -222,10 +222,10 @@ impl Observer for Seen {
         self.values.lock().expect("BUG: a panic while a value was kept").insert(hash, value.clone());
     }
 
-    fn records(&self, records: &Arc<[Record]>) {
+    fn records(&self, records: &Records<'_>) {
         let mut log = self.log.lock().expect("BUG: a panic while an event was kept");
         for record in records.iter() {
-            let line = log.0.json(record).to_string();
+            let line = log.0.json(&record).to_string();
             log.1.extend(Logged::parse(&line).ok());
             if let Event::Decided { decision: Decision::Graph { plan, graph }, .. } = &record.event {
                 let names = graph.inputs.iter().flatten().map(|(name, _)| name.clone());

@@ -13,7 +13,7 @@ use crate::definition::{ErrorPolicyDef, KindSpec, KindWork, NodeDef};
 use crate::diagnostic::codes;
 use crate::expr::Tree;
 use crate::failure::ErrorClass;
-use crate::graph::{Count, ExpansionRules, Graph, Node, NodeCode, OnError, OnItemError, Work};
+use crate::graph::{Count, ExpansionRules, Field, Graph, Node, NodeCode, OnError, OnItemError, Work};
 use crate::retry::RetryPolicy;
 use crate::source::Part;
 
@@ -92,7 +92,6 @@ impl Checker<'_> {
         self.all_comparisons(names, &code, path);
         let (dependencies, any_of) = self.dependencies(names, name, node, gathered, path);
         code.appended = self.appended(names, node, &uses);
-        let has_fields = !code.fields.is_empty();
         let mut checked = Node::new(name, work.unwrap_or(Work::Value));
         checked.dependencies = dependencies;
         checked.any_of = any_of;
@@ -102,7 +101,7 @@ impl Checker<'_> {
         checked.samples = node.samples.as_ref().map(fixed);
         checked.max_parallel = node.max_parallel.as_ref().map(fixed);
         checked.has_input = match checked.work {
-            Work::Leaf => has_fields,
+            Work::Leaf => code.asks() || !code.fields.values().all(Field::is_constant),
             Work::Call(_) | Work::Expand => true,
             Work::Value | Work::Group(_) => false,
         };

@@ -20,15 +20,17 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::evaluate::constant_input;
 use super::values::Values;
 use super::{RunOptions, RunOutcome, spans};
 use crate::check::PlanChecker;
-use crate::event::{AttemptReport, Command, Event, Outcome, Record, RunEnded, RunStarted, SEMANTICS, TimerKind};
+use crate::event::{AttemptReport, Command, Event, Outcome, RunEnded, RunStarted, SEMANTICS, TimerKind};
 use crate::expr::Datum;
 use crate::failure::StepError;
 use crate::graph::Workflow;
 use crate::id::{ById, StepId};
 use crate::node::{Input, Kinds, NodeContext, NodeError, Output};
+use crate::observer::Records;
 use crate::scheduler::{Effects, Scheduler};
 
 /// How often a run whose attempts end at once gives way to others: about once in a few milliseconds.
@@ -79,7 +81,6 @@ pub(super) struct Driver {
     started: Instant,
     sequence: u64,
     transactions: u64,
-    paths: Vec<Option<Arc<str>>>,
     effects: Effects,
     commands: VecDeque<Command>,
     outward: Vec<Command>,
@@ -105,7 +106,6 @@ impl Driver {
             started: Instant::now(),
             sequence: 0,
             transactions: 0,
-            paths: Vec::new(),
             effects: Effects::default(),
             commands: VecDeque::new(),
             outward: Vec::new(),
@@ -204,7 +204,9 @@ impl Driver {
                 Event::RunEnded(ended) => self.ended = Some((**ended).clone()),
                 Event::Started { attempt: 1, .. } => self.steps += 1,
                 Event::Ended { step, outcome } => {
-                    self.rendered.swap_remove(step);
+                    if !self.rendered.is_empty() {
+                        self.rendered.swap_remove(step);
+                    }
                     if let Outcome::Succeeded { value, .. } = outcome {
                         self.values.note(*step, *value, self.scheduler.step_count());
                     }
@@ -218,23 +220,9 @@ impl Driver {
         let time_ms = self.started.elapsed().as_millis() as u64;
         let first = self.sequence;
         self.sequence += events.len() as u64;
-        let numbered = events.drain(..).zip(first..).map(|(event, sequence)| {
-            let path = event.step().map(|step| self.path(step)).unwrap_or_default();
-            Record { sequence, time_ms, path, event }
-        });
-        let records: Arc<[Record]> = numbered.collect();
+        let events: Arc<[Event]> = events.drain(..).collect();
+        let records = Records { first, time_ms, events: &events, scheduler: &self.scheduler };
         self.options.observers.iter().for_each(|observer| observer.records(&records));
-    }
-
-    /// What people call a step, rendered once; a node of the workflow itself is called by its own name.
-    fn path(&mut self, step: StepId) -> Arc<str> {
-        if self.scheduler.parent(step) == Some(StepId::ROOT) {
-            return self.scheduler.path(step);
-        }
-        if self.paths.len() <= step.index() {
-            self.paths.resize(self.scheduler.step_count(), None);
-        }
-        self.paths[step.index()].get_or_insert_with(|| self.scheduler.path(step)).clone()
     }
 
     fn act(&mut self, command: Command) {
@@ -254,22 +242,25 @@ impl Driver {
     }
 
     fn start(&mut self, step: StepId, attempt: u32) {
-        let path = self.path(step);
         let node = self.scheduler.node(step).expect("BUG: the root was started");
         let kind = self.kinds.node(&node.code.kind).cloned();
         let kind_name = || node.code.kind.clone();
         let missing = kind.is_none().then(kind_name);
         let again = node.retry.max > 0;
         let context = Arc::new(NodeContext {
-            path,
+            path: self.scheduler.path(step),
             attempt,
             sample: self.scheduler.sample(step),
             plans: self.plans.clone(),
             observers: self.options.observers.clone(),
             cancelled: OnceLock::new(),
         });
-        let input = if again { self.rendered.get(&step).cloned() } else { self.rendered.swap_remove(&step) };
-        let input = input.unwrap_or_default();
+        let input = match node.has_input {
+            true if again => self.rendered.get(&step).cloned(),
+            true => self.rendered.swap_remove(&step),
+            false => Some(constant_input(&node.code)),
+        };
+        let input = input.expect("BUG: a start without its input");
         let stop = context.clone();
         let work = async move {
             match kind {

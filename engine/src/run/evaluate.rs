@@ -36,7 +36,15 @@ impl Names for Known {
 struct InputForm<'a> {
     kind: &'a str,
     fields: &'a Fields,
+    #[serde(skip_serializing_if = "Option::is_none")]
     schema: Option<&'a Value>,
+}
+
+/// The input of a leaf that has nothing to evaluate.
+pub(super) fn constant_input(code: &NodeCode) -> Input {
+    let constant = |(name, field): (&Arc<str>, &Field)| Some((name.clone(), field.constant()?.clone()));
+    let fields = code.fields.iter().filter_map(constant).collect();
+    Input { fields, schema: code.schema.clone(), model: ModelChoice::default(), rules: code.expansion.clone() }
 }
 
 type Evaluated<T> = Result<T, StepError>;
@@ -139,14 +147,18 @@ impl Driver {
         }
         let fields: Fields = fields.into_iter().collect();
         let calls = calls_of_one_attempt(code, &fields);
-        let alias = fields.get("model").and_then(Value::as_str).map(str::to_owned);
-        let declared = self.declared_model(step, alias.as_deref().unwrap_or("default"));
-        let model = ModelChoice { alias, declared };
+        let model = if code.asks() { self.model(step, &fields) } else { ModelChoice::default() };
         let schema = code.schema.clone();
         let json_schema = schema.as_ref().map(|schema| schema.json_schema());
         let hash = self.values.announce(&InputForm { kind: &code.kind, fields: &fields, schema: json_schema });
         self.rendered.insert(step, Input { fields, schema, model, rules: code.expansion.clone() });
         Ok(Decision::Input { hash, calls })
+    }
+
+    fn model(&self, step: StepId, fields: &Fields) -> ModelChoice {
+        let alias = fields.get("model").and_then(Value::as_str).map(str::to_owned);
+        let declared = self.declared_model(step, alias.as_deref().unwrap_or("default"));
+        ModelChoice { alias, declared }
     }
 
     /// What the innermost workflow around a step that declares the alias says about it.

@@ -16,6 +16,7 @@ use crate::expr::Datum;
 use crate::failure::ErrorClass;
 use crate::id::ValueHash;
 use crate::node::{Input, Node, NodeContext, NodeError, Output};
+use crate::observer::Records;
 use crate::retry::RetryPolicy;
 
 /// A node that does what its text says: `echo …`, `fail`, `flaky N`, `panic`, `sleep MS`, `deaf`, `big N`, `calls N`.
@@ -349,14 +350,14 @@ impl Observer for Seen {
         self.values.lock().unwrap().insert(hash);
     }
 
-    fn records(&self, records: &Arc<[Record]>) {
+    fn records(&self, records: &Records<'_>) {
         let values = self.values.lock().unwrap();
         for record in records.iter() {
             if let Event::Settled { result: Ok(value), .. } = &record.event {
                 assert!(values.contains(value), "a value is announced before it is mentioned");
             }
         }
-        self.records.lock().unwrap().extend_from_slice(records);
+        self.records.lock().unwrap().extend(records.iter());
     }
 }
 

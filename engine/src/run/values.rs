@@ -61,7 +61,8 @@ impl Values {
         if self.by_step.len() <= step.index() {
             self.by_step.resize(steps, None);
         }
-        self.by_step[step.index()] = self.by_hash.get(&hash).cloned();
+        let latest = self.by_hash.last().filter(|(known, _)| **known == hash).map(|(_, value)| value);
+        self.by_step[step.index()] = latest.or_else(|| self.by_hash.get(&hash)).cloned();
     }
 
     /// The value of a step that succeeded.

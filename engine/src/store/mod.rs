@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::event::{Record, Writer};
 use crate::expr::Datum;
 use crate::id::ValueHash;
-use crate::observer::Observer;
+use crate::observer::{Observer, Records};
 
 pub use read::{RunLog, RunSummary, Runs};
 
@@ -41,7 +41,7 @@ pub struct RunIdentity {
 
 enum Line {
     Value(ValueHash, Arc<Datum>),
-    Records(Arc<[Record]>),
+    Records(Vec<Record>),
 }
 
 /// Writes one run.
@@ -114,8 +114,8 @@ impl Observer for Recording {
         self.send(Line::Value(hash, value.clone()));
     }
 
-    fn records(&self, records: &Arc<[Record]>) {
-        self.send(Line::Records(records.clone()));
+    fn records(&self, records: &Records<'_>) {
+        self.send(Line::Records(records.iter().collect()));
     }
 }
 
@@ -131,7 +131,7 @@ fn write(lines: Receiver<Line>, mut events: BufWriter<File>, mut values: BufWrit
             }
             Line::Records(records) => {
                 values.flush()?;
-                for record in &*records {
+                for record in &records {
                     writeln!(events, "{}", writer.json(record))?;
                 }
                 events.flush()?;
