@@ -1,9 +1,10 @@
 # Short names for what the scripts do; nothing needs `just`.
 
-# Formatting, lints and tests.
+# Formatting, lints, documentation and tests.
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
     cargo test --workspace --locked
 
 # The simulation against the reference interpreter: `just sim 1000000`.
@@ -14,10 +15,14 @@ sim count="20000":
 ci:
     scripts/test
 
-# Rewrite the expected texts of the diagnostics.
+# Rewrite the expected texts of the diagnostics and the sessions of the docs.
 update:
-    FLOWRUN_UPDATE=1 cargo test --locked --test main diagnostics
+    FLOWRUN_UPDATE=1 cargo test --locked --test main -- diagnostics docs
 
 # Licences and advisories; needs cargo-deny.
 deny:
     cargo deny check
+
+# The book, in target/book; needs mdbook.
+book:
+    mdbook build

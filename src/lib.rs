@@ -19,10 +19,12 @@
 #[doc(hidden)]
 pub mod cli;
 mod configuration;
+mod file_schema;
 mod handle;
 mod library;
 mod program;
 
+pub use file_schema::file_schema;
 pub use flowrun_engine::check::Checked;
 pub use flowrun_engine::definition::{FieldFormat, FieldSpec, InputDef, KindSpec, NodeDef, WorkflowDef};
 pub use flowrun_engine::diagnostic::{Diagnostic, Place, Severity};
@@ -46,3 +48,12 @@ pub use handle::{Run, Update};
 pub use library::WORKFLOWS;
 pub use program::{Builder, Flowrun, LoadError, RunError};
 pub use tokio_util::sync::CancellationToken;
+
+/// The Rust of the README and of the book, run as tests of the documentation.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/embedding.md")]
+    mod embedding {}
+}

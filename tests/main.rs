@@ -1,9 +1,13 @@
 //! The one integration binary: the built command, the library and the house rules, tested from outside.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop with the place")]
 
+mod book;
 mod cli;
 mod diagnostics;
+mod docs;
 mod examples;
 mod http;
 mod model;
+mod schema;
+mod shell;
 mod tidy;

@@ -125,7 +125,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// An error without a place; [`Source::locate`](crate::source::Source::locate) or the checker adds one.
+    /// An error without a place; [`Source::place`](crate::source::Source::place) or the checker adds one.
     pub fn error(code: Code, path: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             code,

@@ -8,13 +8,14 @@ mod models;
 mod progress;
 mod report;
 mod run;
+mod shell;
 mod trace;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 /// Wrong usage, or a file that does not check.
 const REFUSED: u8 = 2;
@@ -49,6 +50,7 @@ enum Command {
     /// Run a workflow
     Run {
         /// A file, `-` for standard input, or `@NAME` of the library
+        #[arg(value_hint = ValueHint::FilePath)]
         workflow: String,
         #[command(flatten)]
         options: RunArgs,
@@ -56,7 +58,7 @@ enum Command {
     /// Check workflow files; warnings are shown and accepted
     Check {
         /// Files, `-` or `@NAME`
-        #[arg(required = true)]
+        #[arg(required = true, value_hint = ValueHint::FilePath)]
         files: Vec<String>,
         /// How problems are shown: for people, or one JSON object a line for editors
         #[arg(long, value_enum, default_value = "text")]
@@ -65,6 +67,7 @@ enum Command {
     /// Draw a workflow in the terminal
     Graph {
         /// A file, `-` or `@NAME`
+        #[arg(value_hint = ValueHint::FilePath)]
         workflow: String,
     },
     /// Show how a run went
@@ -125,10 +128,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of workflow files, for editors
+    Schema,
     /// Print completions for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write the pages of all commands
+    Man {
+        /// Folder for the pages: `flowrun.1`, `flowrun-run.1`, …
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        folder: Option<PathBuf>,
     },
 }
 
@@ -139,7 +150,7 @@ struct RunArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     input: Vec<String>,
     /// Inputs from a JSON or YAML file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     input_file: Option<PathBuf>,
     /// The default model: an alias of flowrun.yaml, `openai:NAME` or `scripted:FILE`
     #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
@@ -157,7 +168,7 @@ struct RunArgs {
     #[arg(long)]
     json: bool,
     /// Write the plan that a model drew as a workflow file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     save_plan: Option<PathBuf>,
     /// Record nothing
     #[arg(long)]
@@ -170,7 +181,7 @@ struct RunArgs {
 #[derive(Args, Debug)]
 struct RunsDir {
     /// Where runs are recorded [default: .flowrun/runs]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     runs_dir: Option<PathBuf>,
 }
 
@@ -179,6 +190,11 @@ impl RunsDir {
         let configured = || configured.map_or_else(|| PathBuf::from(".flowrun/runs"), PathBuf::from);
         self.runs_dir.clone().unwrap_or_else(configured)
     }
+}
+
+/// The commands and options, as data: manual pages and completions are made of it, and the tests of the docs read it.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line of this process.
@@ -216,11 +232,9 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Bench { workload, n, body, executions, db: _, json } => {
             bench::bench(&workload, n, body, executions.map(|n| n as usize), json).await
         }
-        Command::Completions { shell } => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "flowrun", &mut text);
-            print(&String::from_utf8_lossy(&text))
-        }
+        Command::Schema => shell::schema(),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { folder } => shell::man(folder.as_deref()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Checker;
 use super::scope::{Meaning, Names};
-use crate::definition::{ErrorPolicyDef, Join, KindSpec, KindWork, NodeDef};
+use crate::definition::{ErrorPolicyDef, Join, KindSpec, NodeDef};
 use crate::diagnostic::codes;
 use crate::source::Part;
 
@@ -23,18 +23,16 @@ impl Checker<'_> {
 
     /// Attributes that mean nothing on this node.
     pub(super) fn attributes_apply(&mut self, spec: &KindSpec, node: &NodeDef, path: &[&str]) {
-        let leaf = spec.work == KindWork::Leaf;
         let unfolds = node.for_each.is_some() || node.samples.is_some();
-        let expands = spec.work == KindWork::Expand || spec.fields.iter().any(|field| field.name == "max_steps");
         let checks = [
             (
                 "retry",
-                node.retry.is_some() && !leaf,
+                node.retry.is_some() && !spec.carries("retry"),
                 "only a node that runs something can be retried; put it on the nodes inside",
             ),
             (
                 "samples",
-                node.samples.is_some() && !spec.samples,
+                node.samples.is_some() && !spec.carries("samples"),
                 "the same input gives the same value: samples would be equal",
             ),
             (
@@ -52,15 +50,15 @@ impl Checker<'_> {
                 node.on_item_error != ErrorPolicyDef::Default && !unfolds,
                 "it is for items of `for_each` or `samples`",
             ),
-            ("timeout", node.timeout_ms.is_some() && spec.work == KindWork::Value, "a value is computed at once"),
+            ("timeout", node.timeout_ms.is_some() && !spec.carries("timeout"), "a value is computed at once"),
             (
                 "limits",
-                node.limits != Default::default() && !expands,
+                node.limits.is_some() && !spec.carries("limits"),
                 "it bounds what a model may draw: beside `graph` and on `plan`",
             ),
             (
                 "allow",
-                node.allow.is_some() && !expands,
+                node.allow.is_some() && !spec.carries("allow"),
                 "it bounds what a model may draw: beside `graph` and on `plan`",
             ),
         ];

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Checker;
 use crate::calc::Formula;
-use crate::definition::{ATTRIBUTES, FieldFormat, FieldSpec, KindSpec, NodeDef, is_attribute};
+use crate::definition::{FieldFormat, FieldSpec, KindSpec, NodeDef, is_attribute, keys};
 use crate::diagnostic::codes;
 use crate::expr::{NameUse, Slotted, Template, Tree};
 use crate::graph::Field;
@@ -93,7 +93,7 @@ impl Checker<'_> {
     fn unknown_field(&mut self, spec: &KindSpec, key: &str, value: &Value, at: &[&str]) {
         let shown: String = key.chars().take(40).collect();
         let known = spec.fields.iter().map(|field| field.name.as_str());
-        let near = self.near(key, known.clone().chain(ATTRIBUTES.iter().copied()));
+        let near = self.near(key, known.clone().chain(keys::known(keys::ATTRIBUTES).map(|key| key.name)));
         let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None if value.is_null() && (key.contains(')') || key.contains('\'')) => {

@@ -153,9 +153,12 @@ impl Checker<'_> {
             item_error_value: tree(self, "on_item_error.value", &error_value(&node.on_item_error), Known::ITEM),
             ..NodeCode::default()
         };
-        for (key, tree) in [("samples", &code.samples), ("max_parallel", &code.max_parallel)] {
-            let written = tree.as_ref().and_then(|tree| tree.constant());
-            if written.is_some_and(|value| value.as_u64().is_none_or(|n| n == 0 || n > u64::from(u32::MAX))) {
+        for (key, written, tree) in
+            [("samples", &node.samples, &code.samples), ("max_parallel", &node.max_parallel, &code.max_parallel)]
+        {
+            let fits = |value: &Value| value.as_u64().is_some_and(|n| (1..=u64::from(u32::MAX)).contains(&n));
+            let is_tree = written.as_ref().is_some_and(|value| value.is_array() || value.is_object());
+            if is_tree || tree.as_ref().and_then(|tree| tree.constant()).is_some_and(|value| !fits(value)) {
                 let at: Vec<&str> = path.iter().copied().chain([key]).collect();
                 self.error(codes::WRONG_TYPE, &at, Part::Value, format!("`{key}` wants a whole number from 1"));
             }
@@ -163,8 +166,9 @@ impl Checker<'_> {
         code.fields = self.fields(spec, node, path, uses);
         self.warn_equal_samples(node, path);
         self.warn_comments(node, path);
-        if spec.work == KindWork::Expand || spec.fields.iter().any(|field| field.name == "max_steps") {
-            let mut rules = ExpansionRules::new(node.limits.nodes.unwrap_or(self.limits.nodes));
+        if spec.has_plans() {
+            let nodes_max = node.limits.and_then(|limits| limits.nodes).unwrap_or(self.limits.nodes);
+            let mut rules = ExpansionRules::new(nodes_max);
             if let Some(allow) = &node.allow {
                 rules.kinds = allow.kinds.clone().unwrap_or(rules.kinds);
                 rules.models = allow.models.clone().unwrap_or_default();

@@ -100,4 +100,21 @@ impl KindSpec {
         self.fields.push(FieldSpec { name: name.to_owned(), format, required: true, doc: doc.to_owned() });
         self
     }
+
+    /// Whether the kind draws or opens plans, so that `limits` and `allow` bound them.
+    pub fn has_plans(&self) -> bool {
+        self.work == KindWork::Expand || self.fields.iter().any(|field| field.name == "max_steps")
+    }
+
+    /// Whether an attribute means something on nodes of this kind.
+    pub fn carries(&self, attribute: &str) -> bool {
+        match attribute {
+            "retry" => self.work == KindWork::Leaf,
+            "samples" => self.samples,
+            "timeout" => self.work != KindWork::Value,
+            "nodes" => self.work == KindWork::Group,
+            "limits" | "allow" => self.has_plans(),
+            _ => true,
+        }
+    }
 }

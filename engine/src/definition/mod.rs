@@ -4,8 +4,8 @@
 //! ([`dialect`](crate::dialect)), or out of Rust code. All three go through the same [`check`](crate::check). Expression
 //! fields are still YAML trees and texts here; the types after checking are in [`graph`](crate::graph).
 
-mod attributes;
 mod build;
+pub mod keys;
 mod kind;
 mod node_reader;
 mod reader;
@@ -14,8 +14,7 @@ mod writer;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-pub(crate) use attributes::ATTRIBUTES;
-pub use attributes::{RESERVED, is_attribute, later};
+pub use keys::{RESERVED, is_attribute, later};
 pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork};
 
 pub use reader::{Configuration, Parsed, read, read_configuration};
@@ -128,8 +127,8 @@ pub struct NodeDef {
     pub fields: IndexMap<String, Value>,
     /// The body of a group, in file order.
     pub nodes: IndexMap<String, NodeDef>,
-    /// `limits:` beside `graph`.
-    pub limits: LimitsDef,
+    /// `limits:` beside `graph` and on `plan`.
+    pub limits: Option<LimitsDef>,
     /// `allow:` beside `graph` and on `plan`.
     pub allow: Option<AllowDef>,
 }

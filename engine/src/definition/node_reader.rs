@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::attributes::{ATTRIBUTES, later};
+use super::keys::{ALLOW, RETRY, is_attribute, later};
 use super::reader::Reader;
 use super::{AllowDef, ErrorPolicyDef, Join, Need, NodeDef, RetryDef};
 use crate::diagnostic::{codes, did_you_mean};
@@ -126,7 +126,7 @@ impl Reader<'_> {
     }
 
     fn attribute(&mut self, key: &str, value: Value, node: &mut NodeDef, depth: usize) {
-        if self.takes(&node.kind, key) && !ATTRIBUTES.contains(&key) {
+        if self.takes(&node.kind, key) && !is_attribute(key) {
             if key == "dialect" && value != "graph" {
                 return self.not_yet(&format!("the dialect `{}`", value.as_str().unwrap_or("?")));
             }
@@ -151,24 +151,23 @@ impl Reader<'_> {
             "timeout" => node.timeout_ms = self.duration(&value),
             "on_error" => node.on_error = self.policy(value, false),
             "on_item_error" => node.on_item_error = self.policy(value, true),
-            "schema" => {
-                let schema = Schema::parse_short(&value).unwrap_or_else(|error| self.bad_schema(error));
-                node.schema = Some(schema);
-            }
-            "json_schema" => {
+            "schema" | "json_schema" => {
                 if node.schema.is_some() {
                     let problem =
                         self.problem(Part::Key, codes::CONFLICT, "`schema` and `json_schema` exclude each other");
                     problem.help.push("keep one of the two".to_owned());
                 }
-                node.schema = Some(Schema::from_json_schema(value).unwrap_or_else(|error| self.bad_schema(error)));
+                let schema =
+                    if key == "schema" { Schema::parse_short(&value) } else { Schema::from_json_schema(value) };
+                node.schema = Some(schema.unwrap_or_else(|error| self.bad_schema(error)));
             }
             "output" => node.output = Some(value),
             "nodes" => node.nodes = self.nodes(value, depth + 1),
-            "limits" => node.limits = self.limits(value),
+            "limits" => node.limits = Some(self.limits(value)),
             "allow" => node.allow = Some(self.allow(value)),
-            other => match later(other) {
+            key => match later(key) {
                 Some(what) => self.not_yet(what),
+                None if is_attribute(key) => unreachable!("BUG: nothing reads `{key}`"),
                 None => {
                     node.fields.insert(key.to_owned(), value);
                 }
@@ -219,20 +218,12 @@ impl Reader<'_> {
             retry.max = Some(u32::try_from(max).unwrap_or(u32::MAX));
             return retry;
         }
-        for (key, value) in self.map(value) {
-            self.path.push(key.clone());
-            match key.as_str() {
-                "max" => retry.max = self.count(&value).map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
-                "backoff" => retry.backoff_ms = self.duration(&value),
-                "on" => retry.on = Some(self.error_classes(&value)),
-                _ => {
-                    self.path.pop();
-                    self.unknown_key(&key, &["max", "on", "backoff"]);
-                    self.path.push(key);
-                }
-            }
-            self.path.pop();
-        }
+        self.keys(value, RETRY, |r, key, value| match key {
+            "max" => retry.max = r.small_count(&value),
+            "on" => retry.on = Some(r.error_classes(&value)),
+            "backoff" => retry.backoff_ms = r.duration(&value),
+            key => unreachable!("BUG: nothing reads `{key}`"),
+        });
         retry
     }
 
@@ -282,26 +273,20 @@ impl Reader<'_> {
 
     fn allow(&mut self, value: Value) -> AllowDef {
         let mut allow = AllowDef::default();
-        for (key, value) in self.map(value) {
-            self.path.push(key.clone());
-            let names = value
-                .as_array()
-                .map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>());
-            match key.as_str() {
-                "kinds" | "models" if names.is_none() => {
-                    self.wrong("a list of names", &value);
-                }
-                "kinds" => allow.kinds = names,
-                "models" => allow.models = names,
-                "tools" => self.not_yet("tools"),
-                _ => {
-                    self.path.pop();
-                    self.unknown_key(&key, &["kinds", "models"]);
-                    self.path.push(key);
-                }
-            }
-            self.path.pop();
-        }
+        self.keys(value, ALLOW, |r, key, value| match key {
+            "kinds" => allow.kinds = r.names(&value),
+            "models" => allow.models = r.names(&value),
+            key => unreachable!("BUG: nothing reads `{key}`"),
+        });
         allow
+    }
+
+    fn names(&mut self, value: &Value) -> Option<Vec<String>> {
+        let names =
+            value.as_array().and_then(|names| names.iter().map(|name| Some(name.as_str()?.to_owned())).collect());
+        if names.is_none() {
+            self.wrong("a list of names", value);
+        }
+        names
     }
 }

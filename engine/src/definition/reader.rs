@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use super::attributes::{RESERVED, later};
+use super::keys::{self, BUDGET, CONFIGURATION, Form, Key, LIMITS, MODEL, RESERVED, TOP, UNITS, later};
 use super::{BudgetDef, InputDef, KindSpec, LimitsDef, ModelDef, WorkflowDef};
 use crate::diagnostic::{Code, Diagnostic, Place, codes, did_you_mean};
 use crate::schema::{Schema, SchemaError};
@@ -48,8 +49,6 @@ pub fn read(name: &str, text: &str, kinds: &BTreeMap<String, Arc<KindSpec>>) -> 
     Ok(Parsed { definition, source: reader.source, diagnostics: reader.problems })
 }
 
-const TOP: &[&str] = &["flowrun", "name", "description", "inputs", "models", "budget", "limits", "nodes", "output"];
-
 pub(super) struct Reader<'k> {
     pub(super) source: Source,
     pub(super) kinds: &'k BTreeMap<String, Arc<KindSpec>>,
@@ -77,7 +76,24 @@ impl Reader<'_> {
         result
     }
 
-    pub(super) fn unknown_key(&mut self, key: &str, known: &[&str]) {
+    /// Reads a mapping whose keys stand in a table; the others are refused.
+    pub(super) fn keys(
+        &mut self,
+        value: Value,
+        table: &'static [Key],
+        mut read: impl FnMut(&mut Self, &'static str, Value),
+    ) {
+        for (key, value) in self.map(value) {
+            match table.iter().find(|known| known.name == key) {
+                Some(Key { form: Form::Later, doc, .. }) => self.at(&key, |r| r.not_yet(doc)),
+                Some(known) => self.at(&key, |r| read(r, known.name, value)),
+                None => self.unknown_key(&key, table),
+            }
+        }
+    }
+
+    fn unknown_key(&mut self, key: &str, table: &'static [Key]) {
+        let known: Vec<&str> = keys::known(table).map(|known| known.name).collect();
         let near = did_you_mean(key, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
         let help = near.unwrap_or_else(|| format!("known here: {}", known.join(", ")));
         self.at(key, |r| {
@@ -151,6 +167,11 @@ impl Reader<'_> {
         count
     }
 
+    /// A count of things that are never more than four billion.
+    pub(super) fn small_count(&mut self, value: &Value) -> Option<u32> {
+        self.count(value).map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
     fn top(&mut self, top: Map<String, Value>, definition: &mut WorkflowDef) {
         match top.get("flowrun") {
             None => {
@@ -165,40 +186,32 @@ impl Reader<'_> {
                 });
             }
         }
+        let is_top = |key: &str| TOP.iter().any(|known| known.name == key);
         let meant =
-            |key: &String| !TOP.contains(&key.as_str()) && did_you_mean(key, TOP.iter().copied()) == Some("nodes");
+            |key: &String| !is_top(key) && did_you_mean(key, TOP.iter().map(|known| known.name)) == Some("nodes");
         let has_nodes = match top.get("nodes") {
             Some(nodes) => nodes != &serde_json::json!({}),
             None => top.keys().any(meant),
         };
-        for (key, value) in top {
-            self.path.push(key.clone());
-            match key.as_str() {
-                "flowrun" => {}
-                "name" => definition.name = self.text(&value).unwrap_or_default(),
-                "description" => definition.description = self.text(&value),
-                "inputs" => self.inputs(value, definition),
-                "models" => {
-                    for (alias, value) in self.map(value) {
-                        let model = self.at(&alias, |r| r.model(value));
-                        definition.models.insert(alias, model);
-                    }
-                }
-                "budget" => definition.budget = self.budget(value),
-                "limits" => definition.limits = self.limits(value),
-                "nodes" => definition.nodes = self.nodes(value, 0),
-                "output" => definition.output = Some(value),
-                other => {
-                    self.path.pop();
-                    match later(other) {
-                        Some(what) => self.at(other, |r| r.not_yet(what)),
-                        None => self.unknown_key(other, TOP),
-                    }
-                    self.path.push(key);
-                }
+        let (top, later_or_strange): (Map<_, _>, Map<_, _>) = top.into_iter().partition(|(key, _)| is_top(key));
+        for key in later_or_strange.keys() {
+            match later(key) {
+                Some(what) => self.at(key, |r| r.not_yet(what)),
+                None => self.unknown_key(key, TOP),
             }
-            self.path.pop();
         }
+        self.keys(Value::Object(top), TOP, |r, key, value| match key {
+            "flowrun" => {}
+            "name" => definition.name = r.text(&value).unwrap_or_default(),
+            "description" => definition.description = r.text(&value),
+            "inputs" => r.inputs(value, definition),
+            "models" => definition.models = r.models(value),
+            "budget" => definition.budget = r.budget(value),
+            "limits" => definition.limits = r.limits(value),
+            "nodes" => definition.nodes = r.nodes(value, 0),
+            "output" => definition.output = Some(value),
+            key => unreachable!("BUG: nothing reads `{key}`"),
+        });
         let clashes: Vec<String> =
             definition.nodes.keys().filter(|name| definition.inputs.contains_key(*name)).cloned().collect();
         for name in clashes {
@@ -267,34 +280,27 @@ impl Reader<'_> {
         Schema::any()
     }
 
+    fn models(&mut self, value: Value) -> IndexMap<String, ModelDef> {
+        let map = self.map(value);
+        map.into_iter().map(|(alias, value)| (alias.clone(), self.at(&alias, |r| r.model(value)))).collect()
+    }
+
     fn model(&mut self, value: Value) -> ModelDef {
         let mut model = ModelDef::default();
-        let Value::Object(map) = value else {
+        if !value.is_object() {
             self.wrong("a mapping such as `{provider: openai, model: NAME}`", &value);
             return model;
-        };
-        for (key, value) in map {
-            self.path.push(key.clone());
-            match key.as_str() {
-                "provider" => model.provider = self.text(&value).unwrap_or_default(),
-                "model" => model.model = self.text(&value).unwrap_or_default(),
-                "base_url" => model.base_url = self.text(&value),
-                "api_key_env" => model.api_key_env = self.text(&value),
-                "params" => model.params = self.map(value).into_iter().collect(),
-                "max_parallel" => model.max_parallel = self.count(&value).map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
-                "timeout" => model.timeout_ms = self.duration(&value),
-                "price" => self.not_yet("prices"),
-                _ => {
-                    self.path.pop();
-                    self.unknown_key(
-                        &key,
-                        &["provider", "model", "base_url", "api_key_env", "params", "max_parallel", "timeout"],
-                    );
-                    self.path.push(key);
-                }
-            }
-            self.path.pop();
         }
+        self.keys(value, MODEL, |r, key, value| match key {
+            "provider" => model.provider = r.text(&value).unwrap_or_default(),
+            "model" => model.model = r.text(&value).unwrap_or_default(),
+            "base_url" => model.base_url = r.text(&value),
+            "api_key_env" => model.api_key_env = r.text(&value),
+            "params" => model.params = r.map(value).into_iter().collect(),
+            "max_parallel" => model.max_parallel = r.small_count(&value),
+            "timeout" => model.timeout_ms = r.duration(&value),
+            key => unreachable!("BUG: nothing reads `{key}`"),
+        });
         if model.provider.is_empty() {
             self.problem(Part::Key, codes::MISSING_KEY, "a model needs `provider`")
                 .help
@@ -305,36 +311,28 @@ impl Reader<'_> {
 
     fn budget(&mut self, value: Value) -> BudgetDef {
         let mut budget = BudgetDef::default();
-        for (key, value) in self.map(value) {
-            match key.as_str() {
-                "calls" => budget.calls = self.at("calls", |r| r.count(&value)),
-                "tokens" | "usd" | "wall" => self.at(&key, |r| r.not_yet(&format!("`budget.{key}`"))),
-                _ => self.unknown_key(&key, &["calls"]),
-            }
-        }
+        self.keys(value, BUDGET, |r, key, value| match key {
+            "calls" => budget.calls = r.count(&value),
+            key => unreachable!("BUG: nothing reads `{key}`"),
+        });
         budget
     }
 
     pub(super) fn limits(&mut self, value: Value) -> LimitsDef {
         let mut limits = LimitsDef::default();
-        for (key, value) in self.map(value) {
-            let number = |r: &mut Self| r.at(&key, |r| r.count(&value));
-            match key.as_str() {
-                "steps" => limits.steps = number(self),
-                "items" => limits.items = number(self),
-                "depth" => limits.depth = number(self).map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
-                "nodes" => limits.nodes = number(self).map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
-                "output" => limits.output_bytes = number(self),
-                "iterations" => self.at(&key, |r| r.not_yet("loops")),
-                _ => self.unknown_key(&key, &["steps", "items", "depth", "nodes", "output"]),
-            }
-        }
+        self.keys(value, LIMITS, |r, key, value| match key {
+            "steps" => limits.steps = r.count(&value),
+            "items" => limits.items = r.count(&value),
+            "depth" => limits.depth = r.small_count(&value),
+            "nodes" => limits.nodes = r.small_count(&value),
+            "output" => limits.output_bytes = r.count(&value),
+            key => unreachable!("BUG: nothing reads `{key}`"),
+        });
         limits
     }
 
     /// A duration such as `500ms`, `30s`, `3m`, `2h`, `1d`, in milliseconds.
     pub(super) fn duration(&mut self, value: &Value) -> Option<u64> {
-        const UNITS: [(&str, f64); 5] = [("ms", 1.0), ("s", 1e3), ("m", 6e4), ("h", 3.6e6), ("d", 8.64e7)];
         let text = value.as_str().unwrap_or_default();
         let parsed = UNITS.iter().find_map(|(unit, factor)| {
             let number: f64 = text.strip_suffix(unit)?.trim().parse().ok()?;
@@ -354,7 +352,7 @@ impl Reader<'_> {
 #[derive(Debug, Default)]
 pub struct Configuration {
     /// Models by alias.
-    pub models: indexmap::IndexMap<String, ModelDef>,
+    pub models: IndexMap<String, ModelDef>,
     /// Most leaf steps at once.
     pub max_parallel: Option<u32>,
     /// Where runs are recorded.
@@ -370,25 +368,12 @@ pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, Vec<D
     let kinds = BTreeMap::new();
     let mut reader = Reader { source, kinds: &kinds, path: Vec::new(), problems: Vec::new() };
     let mut configuration = Configuration::default();
-    let top = if data.is_null() { Map::new() } else { reader.map(data) };
-    for (key, value) in top {
-        reader.path.push(key.clone());
-        match key.as_str() {
-            "models" => {
-                for (alias, value) in reader.map(value) {
-                    let model = reader.at(&alias, |r| r.model(value));
-                    configuration.models.insert(alias, model);
-                }
-            }
-            "max_parallel" => configuration.max_parallel = reader.count(&value).map(|n| n.clamp(1, 10_000) as u32),
-            "runs_dir" => configuration.runs_dir = reader.text(&value),
-            _ => {
-                reader.path.pop();
-                reader.unknown_key(&key, &["models", "max_parallel", "runs_dir"]);
-                reader.path.push(key);
-            }
-        }
-        reader.path.pop();
-    }
+    let data = if data.is_null() { Value::Object(Map::new()) } else { data };
+    reader.keys(data, CONFIGURATION, |r, key, value| match key {
+        "models" => configuration.models = r.models(value),
+        "max_parallel" => configuration.max_parallel = r.count(&value).map(|n| n.clamp(1, 10_000) as u32),
+        "runs_dir" => configuration.runs_dir = r.text(&value),
+        key => unreachable!("BUG: nothing reads `{key}`"),
+    });
     if reader.problems.is_empty() { Ok(configuration) } else { Err(reader.problems) }
 }

@@ -128,7 +128,7 @@ fn node_value(node: &NodeDef) -> Value {
     if !node.nodes.is_empty() {
         map.insert("nodes".into(), nodes_value(&node.nodes));
     }
-    put(&mut map, "limits", limits_value(&node.limits));
+    put(&mut map, "limits", node.limits.as_ref().and_then(limits_value));
     put(&mut map, "allow", node.allow.as_ref().map(allow_value));
     put(&mut map, "json_schema", node.schema.as_ref().map(|schema| schema.json_schema().clone()));
     put(&mut map, "output", node.output.clone());

@@ -1,0 +1,233 @@
+//! Which words mean something: every key of the file as data, reserved names, and what this version does not run.
+//!
+//! The reader takes no key that is not in these tables, its help names those that are, and the JSON Schema of the file is made
+//! of them, so the three cannot differ. Fields of kinds stand in their [`KindSpec`](super::KindSpec) in the same way.
+
+/// Names that no input and no node may have.
+pub const RESERVED: &[&str] = &[
+    "this",
+    "last",
+    "past",
+    "item",
+    "index",
+    "iteration",
+    "pass",
+    "error",
+    "loop",
+    "range",
+    "null",
+    "none",
+    "true",
+    "false",
+];
+
+/// One key of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// As it is written.
+    pub name: &'static str,
+    /// What stands there.
+    pub form: Form,
+    /// What it is for, in one line.
+    pub doc: &'static str,
+}
+
+/// What stands at a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The version of the format.
+    Version,
+    /// A text.
+    Text,
+    /// A text, or a number or truth value that is taken as its text.
+    Word,
+    /// A whole number from 0.
+    Count,
+    /// A whole number from 1, or an expression over inputs.
+    CountExpression,
+    /// A number with a unit of [`UNITS`].
+    Duration,
+    /// An expression, or a tree of them.
+    Expression,
+    /// Any mapping.
+    Mapping,
+    /// The name of a kind.
+    Kind,
+    /// Names of nodes, each perhaps with a `?`.
+    Needs,
+    /// The name of an item.
+    ItemName,
+    /// A list of names.
+    Names,
+    /// `all` or `any`.
+    Join,
+    /// A number of retries, or the keys of [`RETRY`].
+    Retry,
+    /// Classes of errors.
+    Classes,
+    /// What becomes of a node that fails.
+    OnError,
+    /// What becomes of an item that fails.
+    OnItemError,
+    /// A type in the short form.
+    Type,
+    /// A JSON Schema.
+    JsonSchema,
+    /// Types of inputs by name, perhaps with a default.
+    Inputs,
+    /// Models by alias, each with the keys of [`MODEL`].
+    Models,
+    /// The keys of [`BUDGET`].
+    Budget,
+    /// The keys of [`LIMITS`].
+    Limits,
+    /// The keys of [`ALLOW`].
+    Allow,
+    /// Nodes by name.
+    Nodes,
+    /// Part of the language and not run by this version; the doc says what it belongs to.
+    Later,
+}
+
+const fn key(name: &'static str, form: Form, doc: &'static str) -> Key {
+    Key { name, form, doc }
+}
+
+/// Units of a duration, with their milliseconds.
+pub const UNITS: [(&str, f64); 5] = [("ms", 1.0), ("s", 1e3), ("m", 6e4), ("h", 3.6e6), ("d", 8.64e7)];
+
+/// Keys of a file.
+pub const TOP: &[Key] = &[
+    key("flowrun", Form::Version, "version of the format: 1"),
+    key("name", Form::Text, "name for people; the file's stem if not written"),
+    key("description", Form::Text, "what the workflow does, for people"),
+    key("inputs", Form::Inputs, "name: type; `= default` after the type makes an input optional"),
+    key("models", Form::Models, "models by alias; the user's own configuration of the same alias wins"),
+    key("budget", Form::Budget, "what the whole run may use; reaching it ends the run as `exhausted`"),
+    key("limits", Form::Limits, "sizes that nothing may exceed"),
+    key("nodes", Form::Nodes, "the nodes by name; a node runs when everything that it depends on is settled"),
+    key("output", Form::Expression, "what the workflow gives: an expression or a tree of them; else all nodes' values"),
+];
+
+/// Keys of a model.
+pub const MODEL: &[Key] = &[
+    key(
+        "provider",
+        Form::Text,
+        "`openai` (every server that speaks its chat protocol) or `scripted` (replies of a file)",
+    ),
+    key("model", Form::Word, "the model's name on the server; for `scripted` the file"),
+    key("base_url", Form::Text, "root of the API, such as `http://127.0.0.1:8080/v1`"),
+    key("api_key_env", Form::Text, "environment variable with the key; counts in the user's `flowrun.yaml` only"),
+    key("params", Form::Mapping, "parameters of every request, unless a node says otherwise"),
+    key("max_parallel", Form::Count, "most requests in flight to this model"),
+    key("timeout", Form::Duration, "longest wait for one reply; 300 s if not written"),
+    key("price", Form::Later, "prices"),
+];
+
+/// Keys of `budget`.
+pub const BUDGET: &[Key] = &[
+    key("calls", Form::Count, "most model calls of the run, retries and repair turns included"),
+    key("tokens", Form::Later, "`budget.tokens`"),
+    key("usd", Form::Later, "`budget.usd`"),
+    key("wall", Form::Later, "`budget.wall`"),
+];
+
+/// Keys of `limits`.
+pub const LIMITS: &[Key] = &[
+    key("steps", Form::Count, "most steps of a run; 1,000,000 if not written"),
+    key("items", Form::Count, "most items of one `for_each` and samples of one node; 100,000 if not written"),
+    key("depth", Form::Count, "deepest nesting of frames; 16 if not written"),
+    key("nodes", Form::Count, "most steps of a plan, `answer` apart; 50 if not written"),
+    key("output", Form::Count, "most bytes of one value as JSON; 1 MiB if not written"),
+    key("iterations", Form::Later, "loops"),
+];
+
+/// Keys of `retry`.
+pub const RETRY: &[Key] = &[
+    key("max", Form::Count, "retries after the first attempt"),
+    key("on", Form::Classes, "which failures are tried again"),
+    key("backoff", Form::Duration, "first delay; it doubles with each retry, up to 60 s"),
+];
+
+/// Keys of `allow`.
+pub const ALLOW: &[Key] = &[
+    key("kinds", Form::Names, "kinds that a plan may use; `[llm, calc]` if not written"),
+    key("models", Form::Names, "aliases of models that a plan may ask; the default model alone if not written"),
+    key("tools", Form::Later, "tools"),
+];
+
+/// Keys of a user's `flowrun.yaml`.
+pub const CONFIGURATION: &[Key] = &[
+    key("models", Form::Models, "models by alias; `default` is what nodes without `model` ask"),
+    key("max_parallel", Form::Count, "most nodes at work at once; 16 if not written"),
+    key("runs_dir", Form::Text, "where runs are recorded; `.flowrun/runs` if not written"),
+];
+
+/// Keys that any node may carry, as far as its kind [carries](super::KindSpec::carries) them.
+pub const ATTRIBUTES: &[Key] = &[
+    key("kind", Form::Kind, "what does the work; another key such as `prompt` or `calc` says it as well"),
+    key("needs", Form::Needs, "nodes to wait for beside those that are mentioned; `?` marks an optional one"),
+    key("when", Form::Expression, "a condition, asked when the dependencies are settled; if false the node is skipped"),
+    key("for_each", Form::Expression, "a list: the work is done once per item, called `item`; the value is a list"),
+    key("as", Form::ItemName, "another name for the item of `for_each`"),
+    key("max_parallel", Form::CountExpression, "most items or samples at once; twice the run's limit if not written"),
+    key("samples", Form::CountExpression, "how many answers to the same input; the value is their list"),
+    key("join", Form::Join, "how the entries of `needs` count: `all`, or `any` one that succeeded"),
+    key("retry", Form::Retry, "tries again after a failure: a number of retries, or `{max, on, backoff}`"),
+    key("timeout", Form::Duration, "longest time of one attempt; of the whole on a group, call or expand"),
+    key("on_error", Form::OnError, "if the node fails: `fail`, `skip`, or a value in its place"),
+    key("on_item_error", Form::OnItemError, "if an item fails: `fail`, `drop`, `skip`, or a value in its place"),
+    key("schema", Form::Type, "what the value must be, in the short form: `[string]`, `{a: number}`, `yes | no`"),
+    key("json_schema", Form::JsonSchema, "what the value must be, as a JSON Schema"),
+    key("output", Form::Expression, "maps the value, which is called `this`; of a group: its value"),
+    key("nodes", Form::Nodes, "the nodes of a group; they see the names around it"),
+    key("limits", Form::Limits, "`nodes` bounds what a model may draw"),
+    key("allow", Form::Allow, "what a model may draw"),
+    key("next", Form::Later, "flowchart edges"),
+    key("repeat", Form::Later, "loops"),
+    key("stop_when", Form::Later, "early stop"),
+    key("sequential", Form::Later, "folds"),
+    key("index", Form::Later, "item numbers"),
+    key("quorum", Form::Later, "quorums"),
+    key("cache", Form::Later, "caching"),
+    key("key", Form::Later, "cache keys"),
+    key("salt", Form::Later, "cache salts"),
+    key("ttl", Form::Later, "cache lifetimes"),
+    key("budget", Form::Later, "budgets of single nodes; `budget.calls` at the top counts for the whole run"),
+    key("finalize", Form::Later, "a declared best answer"),
+    key("priority", Form::Later, "priorities"),
+    key("tools", Form::Later, "tools"),
+    key("tool", Form::Later, "tools"),
+    key("choose", Form::Later, "tools"),
+    key("max_depth", Form::Later, "recursive calls"),
+    key("on_limit", Form::Later, "loops"),
+    key("on_step_error", Form::Later, "failing expansions"),
+];
+
+/// Names that only loops, folds and error edges give.
+const LATER_NAMES: &[(&str, &str)] = &[
+    ("last", "loops"),
+    ("past", "loops"),
+    ("iteration", "loops"),
+    ("pass", "loops"),
+    ("index", "item numbers"),
+    ("error", "error edges"),
+];
+
+/// What an attribute or a name of a later version is for, if it is one.
+pub fn later(word: &str) -> Option<&'static str> {
+    let attribute = ATTRIBUTES.iter().find(|key| key.form == Form::Later && key.name == word);
+    let name = || LATER_NAMES.iter().find(|(name, _)| *name == word);
+    attribute.map(|key| key.doc).or_else(|| name().map(|(_, what)| *what))
+}
+
+/// The keys of a table that this version reads.
+pub fn known(table: &'static [Key]) -> impl Iterator<Item = &'static Key> + Clone {
+    table.iter().filter(|key| key.form != Form::Later)
+}
+
+/// Whether any node may carry the key.
+pub fn is_attribute(key: &str) -> bool {
+    known(ATTRIBUTES).any(|known| known.name == key)
+}
