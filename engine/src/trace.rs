@@ -17,12 +17,12 @@ pub struct TraceStep {
     pub path: String,
     /// Its state word; `unfinished` if the log ends before it does.
     pub state: String,
-    /// When it became ready, first started (or opened its frame) and ended, in milliseconds since the run started.
-    pub ready_ms: Option<u64>,
-    /// See `ready_ms`.
-    pub started_ms: Option<u64>,
-    /// See `ready_ms`.
-    pub ended_ms: Option<u64>,
+    /// When it became ready, first started (or opened its frame) and ended, in microseconds since the run started.
+    pub ready_us: Option<u64>,
+    /// See `ready_us`.
+    pub started_us: Option<u64>,
+    /// See `ready_us`.
+    pub ended_us: Option<u64>,
     /// Attempts.
     pub attempts: u64,
     /// What its attempts cost.
@@ -44,9 +44,9 @@ pub struct TraceStep {
 }
 
 impl TraceStep {
-    /// How long it took, in milliseconds.
-    pub fn duration_ms(&self) -> Option<u64> {
-        Some(self.ended_ms?.saturating_sub(self.started_ms?))
+    /// How long it took, in microseconds.
+    pub fn duration_us(&self) -> Option<u64> {
+        Some(self.ended_us?.saturating_sub(self.started_us?))
     }
 }
 
@@ -57,8 +57,8 @@ pub struct Trace {
     pub steps: Vec<TraceStep>,
     /// Steps of the workflow itself.
     pub roots: Vec<usize>,
-    /// How long the steps of the critical path took together, in milliseconds.
-    pub critical_path_ms: u64,
+    /// How long the steps of the critical path took together, in microseconds.
+    pub critical_path_us: u64,
     /// Most leaf steps that ran at the same time.
     pub overlap: usize,
 }
@@ -94,7 +94,7 @@ impl Trace {
 
     fn leaves(&self) -> impl Iterator<Item = (usize, u64, u64)> {
         let leaf =
-            |(at, step): (usize, &TraceStep)| Some((at, step.started_ms?, step.ended_ms.filter(|_| step.is_leaf)?));
+            |(at, step): (usize, &TraceStep)| Some((at, step.started_us?, step.ended_us.filter(|_| step.is_leaf)?));
         self.steps.iter().enumerate().filter_map(leaf)
     }
 
@@ -103,7 +103,7 @@ impl Trace {
         let mut next = by_end.last().copied();
         while let Some((end, start, at)) = next {
             self.steps[at].critical = true;
-            self.critical_path_ms += end - start;
+            self.critical_path_us += end - start;
             by_end.remove(&(end, start, at));
             next = by_end
                 .range(..=(start, u64::MAX, usize::MAX))
@@ -164,8 +164,8 @@ impl Trace {
             if depth > 0 && step.path.ends_with(']') { name.rfind('[').map_or(name, |at| &name[at..]) } else { name };
         let left = format!("{}{mark} {name}", "  ".repeat(depth));
         let mut right = String::new();
-        if let Some(duration) = step.duration_ms().filter(|ms| *ms > 0 || step.is_leaf) {
-            let _ = write!(right, "{:>9}", seconds(duration));
+        if let Some(took) = step.duration_us().filter(|us| *us >= 1_000 || step.is_leaf) {
+            let _ = write!(right, "{:>9}", duration(took));
         }
         if step.usage.calls > 0 {
             let _ = write!(right, "  {} tokens", step.usage.prompt_tokens + step.usage.completion_tokens);
@@ -187,20 +187,20 @@ impl Trace {
 impl TraceStep {
     fn take(&mut self, event: &Logged) {
         match event.kind.as_str() {
-            "ready" => self.ready_ms = self.ready_ms.or(Some(event.time_ms)),
+            "ready" => self.ready_us = self.ready_us.or(Some(event.time_us)),
             "started" => {
                 self.is_leaf = true;
                 self.attempts += 1;
-                self.started_ms = self.started_ms.or(Some(event.time_ms));
+                self.started_us = self.started_us.or(Some(event.time_us));
                 self.input = event.text("input").map(str::to_owned);
             }
-            "frame_opened" => self.started_ms = self.started_ms.or(Some(event.time_ms)),
+            "frame_opened" => self.started_us = self.started_us.or(Some(event.time_us)),
             "settled" => {
                 self.usage += serde_json::from_value(event.line["usage"].clone()).unwrap_or_default();
                 self.provenance = event.text("provenance").map(str::to_owned);
             }
             "ended" => {
-                self.ended_ms = Some(event.time_ms);
+                self.ended_us = Some(event.time_us);
                 self.state = event.text("state").unwrap_or("?").to_owned();
                 self.value = event.text("value").map(str::to_owned);
                 self.why = why(event);
@@ -234,12 +234,14 @@ fn parent(path: &str) -> Option<&str> {
     }
 }
 
-/// A duration for people.
-pub fn seconds(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..60_000 => format!("{:.1} s", ms as f64 / 1e3),
-        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
+/// A duration in microseconds, for people.
+pub fn duration(us: u64) -> String {
+    let tenths = |of: f64| format!("{:.1}", us as f64 / of);
+    match us {
+        0..10_000 => format!("{} ms", tenths(1e3).trim_end_matches(".0")),
+        10_000..1_000_000 => format!("{} ms", us / 1_000),
+        1_000_000..60_000_000 => format!("{} s", tenths(1e6)),
+        _ => format!("{} min {} s", us / 60_000_000, us % 60_000_000 / 1_000_000),
     }
 }
 
@@ -266,8 +268,8 @@ mod tests {
     use super::*;
 
     fn log(lines: &[(u64, &str, &str)]) -> Vec<Logged> {
-        let line = |(ms, step, rest): &(u64, &str, &str)| {
-            Logged::parse(&format!(r#"{{"v":1,"seq":0,"ms":{ms},"step":"{step}",{rest}}}"#)).unwrap()
+        let line = |(us, step, rest): &(u64, &str, &str)| {
+            Logged::parse(&format!(r#"{{"v":1,"seq":0,"us":{us},"step":"{step}",{rest}}}"#)).unwrap()
         };
         lines.iter().map(line).collect()
     }
@@ -290,7 +292,7 @@ mod tests {
         ]));
         let critical: Vec<&str> = trace.steps.iter().filter(|s| s.critical).map(|s| s.path.as_str()).collect();
         assert_eq!(critical, ["b[1]", "d"]);
-        assert_eq!((trace.critical_path_ms, trace.overlap), (94, 3));
+        assert_eq!((trace.critical_path_us, trace.overlap), (94, 3));
         let text = trace.tree(100);
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         assert!(lines[2].starts_with("  ✓ [0]") && lines[3].ends_with('*'), "{text}");
@@ -302,8 +304,10 @@ mod tests {
     #[test]
     fn numbers_for_people() {
         assert_eq!(
-            (thousands(1_234_567), thousands(12), seconds(999), seconds(61_500)),
+            (thousands(1_234_567), thousands(12), duration(999_900), duration(61_500_000)),
             ("1,234,567".into(), "12".into(), "999 ms".into(), "1 min 1 s".into())
         );
+        let times = [0, 40, 60, 6_240, 8_000, 12_900, 1_240_000].map(duration);
+        assert_eq!(times, ["0 ms", "0 ms", "0.1 ms", "6.2 ms", "8 ms", "12 ms", "1.2 s"]);
     }
 }

@@ -11,7 +11,7 @@ use flowrun_engine::graph::Graph;
 use flowrun_engine::id::{StepId, ValueHash};
 use flowrun_engine::observer::Observer;
 use flowrun_engine::render;
-use flowrun_engine::trace::{counted, seconds};
+use flowrun_engine::trace::{counted, duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ impl State {
     fn take(&mut self, record: &Record) {
         match &record.event {
             Event::Started { step, attempt, .. } => {
-                self.started.insert(*step, record.time_ms);
+                self.started.insert(*step, record.time_us);
                 if *attempt > 1 {
                     self.say(&format!("  {} attempt {attempt}", record.path));
                 }
@@ -65,7 +65,12 @@ impl State {
                 self.repairs(&record.path, *provenance);
             }
             Event::Backoff { delay_ms, error, .. } => {
-                self.say(&format!("  {}: {}; next attempt in {}", record.path, error.message, seconds(*delay_ms)));
+                self.say(&format!(
+                    "  {}: {}; next attempt in {}",
+                    record.path,
+                    error.message,
+                    duration(1_000 * *delay_ms)
+                ));
             }
             Event::Decided { decision: Decision::Graph { graph, plan }, .. } => {
                 let plan = self.values.get(plan).map(|plan| plan.json().clone());
@@ -79,8 +84,8 @@ impl State {
 
     fn ended(&mut self, record: &Record, step: StepId, outcome: &Outcome) {
         self.close_bar(step);
-        let took = self.started.remove(&step).map(|from| record.time_ms.saturating_sub(from));
-        let took = took.map(|ms| format!("  {}", seconds(ms))).unwrap_or_default();
+        let took = self.started.remove(&step).map(|from| record.time_us.saturating_sub(from));
+        let took = took.map(|us| format!("  {}", duration(us))).unwrap_or_default();
         let path = render::clean(&record.path);
         if path.is_empty() {
             return;

@@ -15,7 +15,7 @@ use flowrun_engine::id::ValueHash;
 use flowrun_engine::observer::Observer;
 use flowrun_engine::run::{RunOptions, RunOutcome};
 use flowrun_engine::store::{Recording, RunIdentity};
-use flowrun_engine::trace::{Trace, counted, seconds};
+use flowrun_engine::trace::{Trace, counted, duration};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -176,7 +176,7 @@ fn on_interrupt() -> CancellationToken {
 fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen) -> ExitCode {
     if args.json {
         let critical_path_ms =
-            Trace::new(&seen.log.lock().expect("BUG: a panic while an event was kept").1).critical_path_ms;
+            Trace::new(&seen.log.lock().expect("BUG: a panic while an event was kept").1).critical_path_us / 1_000;
         let object = json!({
             "run": id, "status": outcome.status.word(), "output": outcome.output, "error": outcome.error, "usage": outcome.usage,
             "steps": outcome.steps, "wall_ms": outcome.wall_ms, "critical_path_ms": critical_path_ms,
@@ -203,7 +203,7 @@ fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen) -> Exit
     if !args.quiet {
         let usage = outcome.usage;
         let tokens = counted(usage.prompt_tokens + usage.completion_tokens, "token");
-        let (calls, time) = (counted(usage.calls, "call"), seconds(outcome.wall_ms));
+        let (calls, time) = (counted(usage.calls, "call"), duration(1_000 * outcome.wall_ms));
         say(&format!("run {id}: {}, {calls}, {tokens}, {time}", outcome.status.word()));
     }
     if outcome.status == Status::Success { ExitCode::SUCCESS } else { ExitCode::from(outcome.status.exit_code()) }

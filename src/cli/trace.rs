@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use flowrun_engine::render::clean;
 use flowrun_engine::store::{RunLog, Runs};
-use flowrun_engine::trace::{Trace, TraceStep, seconds, thousands};
+use flowrun_engine::trace::{Trace, TraceStep, duration, thousands};
 use serde_json::Value;
 
 use super::{RunsDir, print, refuse, width};
@@ -59,7 +59,7 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
     }
     let _ = write!(text, "\n{}\n", log.summary_line());
     let _ =
-        writeln!(text, "critical path (*): {}; most steps at once: {}", seconds(tree.critical_path_ms), tree.overlap);
+        writeln!(text, "critical path (*): {}; most steps at once: {}", duration(tree.critical_path_us), tree.overlap);
     if let Some(damage) = &log.damage {
         let _ = writeln!(text, "the log ends early: {damage}");
     }
@@ -131,7 +131,7 @@ pub(super) fn runs(json: bool, place: &RunsDir) -> ExitCode {
                 "{id}  {:<11} {name:<20} {:>4} calls {tokens:>8} tokens {:>9}",
                 summary.status,
                 usage.calls,
-                seconds(summary.wall_ms)
+                duration(1_000 * summary.wall_ms)
             );
         }
     }

@@ -203,12 +203,12 @@ impl<'a> Driver<'a> {
         if self.options.observers.is_empty() {
             return events.clear();
         }
-        let time_ms = self.started.elapsed().as_millis() as u64;
+        let time_us = self.started.elapsed().as_micros() as u64;
         let first = self.sequence;
         self.sequence += events.len() as u64;
         let numbered = events.drain(..).zip(first..).map(|(event, sequence)| {
             let path = event.step().map(|step| self.path(step)).unwrap_or_default();
-            Record { sequence, time_ms, path, event }
+            Record { sequence, time_us, path, event }
         });
         let records: Arc<[Record]> = numbered.collect();
         self.options.observers.iter().for_each(|observer| observer.records(&records));
