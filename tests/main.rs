@@ -3,5 +3,6 @@
 
 mod cli;
 mod diagnostics;
+mod graphs;
 mod model;
 mod tidy;

@@ -63,10 +63,13 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: check::Format,
     },
-    /// Draw a workflow in the terminal
+    /// Draw a workflow
     Graph {
         /// A file, `-` or `@NAME`
         workflow: String,
+        /// How it is drawn
+        #[arg(long, value_enum, default_value = "text")]
+        format: draw::Format,
     },
     /// Show how a run went
     Trace {
@@ -203,7 +206,7 @@ async fn dispatch(command: Command) -> ExitCode {
         }
         Command::Run { workflow, options } => run::run(&workflow, options).await,
         Command::Check { files, format } => check::check(&files, format),
-        Command::Graph { workflow } => draw::draw(&workflow),
+        Command::Graph { workflow, format } => draw::draw(&workflow, format),
         Command::Trace { run, step, format, prompts, place } => {
             trace::trace(&run, step.as_deref(), format, prompts, &place)
         }

@@ -1,9 +1,14 @@
-//! A graph as people see it: boxes and lines in a terminal where they fit, an indented list where they do not.
+//! A graph as people see it: boxes and lines in a terminal where they fit, an indented list where they do not; `markup.rs`
+//! writes it for programs that draw.
+
+mod markup;
 
 use std::fmt::Write;
 
 use ascii_dag::RenderOptions;
 use unicode_width::UnicodeWidthChar;
+
+pub use markup::{dot, mermaid};
 
 use crate::definition::NodeDef;
 use crate::graph::{DependencyMode, Graph, Node, Work};
