@@ -5,4 +5,5 @@ mod cli;
 mod diagnostics;
 mod graphs;
 mod model;
+mod terminal;
 mod tidy;

@@ -8,6 +8,7 @@ mod models;
 mod progress;
 mod report;
 mod run;
+mod screen;
 mod trace;
 
 use std::io::{self, Write};

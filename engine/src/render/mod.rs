@@ -6,7 +6,7 @@ mod markup;
 use std::fmt::Write;
 
 use ascii_dag::RenderOptions;
-use unicode_width::UnicodeWidthChar;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 pub use markup::{dot, mermaid};
 
@@ -118,6 +118,21 @@ pub fn fit(text: &str, width: usize) -> &str {
     too_much.map_or(text, |(at, _)| &text[..at])
 }
 
+/// The longest end of a text that is at most `width` columns wide.
+pub fn fit_end(text: &str, width: usize) -> &str {
+    let mut used = 0;
+    let too_much = text.char_indices().rev().find(|(_, c)| {
+        used += c.width().unwrap_or(0);
+        used > width
+    });
+    too_much.map_or(text, |(at, c)| &text[at + c.len_utf8()..])
+}
+
+/// How many columns a text takes.
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,5 +157,6 @@ mod tests {
         assert!(large.contains("and 19500 more") && large.lines().count() < 600);
         assert_eq!(clean("a\u{1b}[31m\u{202e}b"), "a [31m b");
         assert_eq!((fit("東京です", 5), fit("abc", 5), fit("é", 0)), ("東京", "abc", ""));
+        assert_eq!((fit_end("東京です", 5), fit_end("abc", 2), columns("東a")), ("です", "bc", 3));
     }
 }

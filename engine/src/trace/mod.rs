@@ -242,7 +242,7 @@ fn why(event: &Logged) -> Option<String> {
 }
 
 /// The path of the step that a path hangs below; `None` for a node of the workflow itself.
-fn parent(path: &str) -> Option<&str> {
+pub fn parent(path: &str) -> Option<&str> {
     match path.strip_suffix(']') {
         Some(_) => path.rfind('[').map(|at| &path[..at]),
         None => path.rfind('/').map(|at| &path[..at]),
