@@ -285,6 +285,20 @@ fn a_terminal_that_takes_nothing_holds_up_neither_the_run_nor_its_end() {
 }
 
 #[test]
+fn colour_is_left_out_where_it_is_not_wanted() {
+    let workflow = "flowrun: 1\nnodes:\n  a: {prompt: quick}\noutput: a\n";
+    let check = |environment: &[(&str, &str)], expected: vt100::Color| {
+        let terminal = Terminal::start(workflow, 80, 24, &["--no-record"], environment);
+        let screen = terminal.screen.clone();
+        let (code, all) = terminal.end();
+        assert!(code == 0 && all.starts_with("✓ a  "), "{all}");
+        assert_eq!(screen.lock().unwrap().parser.screen().cell(0, 0).unwrap().fgcolor(), expected);
+    };
+    check(&[], vt100::Color::Idx(2));
+    check(&[("NO_COLOR", "1")], vt100::Color::Default);
+}
+
+#[test]
 fn a_terminal_without_control_gets_plain_lines() {
     let workflow = "flowrun: 1\nnodes:\n  a: {prompt: quick}\noutput: a\n";
     let terminal = Terminal::start(workflow, 80, 24, &["--no-record"], &[("TERM", "dumb")]);

@@ -59,7 +59,8 @@ struct State {
     live: bool,
     /// Lines that the terminal takes at once; the others are counted.
     room: usize,
-    lines: Vec<String>,
+    /// What is to be written, and whether all of it matters: then it is broken where it is too long, else cut.
+    lines: Vec<(bool, String)>,
     left_out: u64,
     leaves: BTreeMap<Arc<str>, Leaf>,
     /// Open frames with how many of their steps have not ended.
@@ -107,7 +108,7 @@ fn draw_until(stopped: &Receiver<()>, state: &Mutex<State>) {
         let last = stopped.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout);
         let (columns, rows) = screen::size();
         let mut state = state.lock().expect("BUG: a panic in the progress view");
-        let (live, lines) = (state.live, state.take_lines(rows));
+        let (live, lines) = (state.live, state.take_lines(columns, rows));
         let area = if last || !live { Vec::new() } else { state.area(columns, rows) };
         drop(state);
         if live {
@@ -134,7 +135,7 @@ impl State {
             self.left_out += 1;
         } else {
             let line = line(self);
-            self.lines.push(line);
+            self.lines.push((false, line));
         }
     }
 
@@ -143,13 +144,23 @@ impl State {
         if self.live && self.lines.len() >= NOTABLE * self.room {
             self.left_out += 1;
         } else {
-            self.lines.push(line);
+            self.lines.push((true, line));
         }
     }
 
-    fn take_lines(&mut self, rows: usize) -> Vec<String> {
+    /// What is to be written, on a terminal in lines that fit.
+    fn take_lines(&mut self, columns: usize, rows: usize) -> Vec<String> {
         self.room = rows;
-        let mut lines = std::mem::take(&mut self.lines);
+        let mut lines = Vec::new();
+        for (whole, text) in std::mem::take(&mut self.lines) {
+            for line in text.lines() {
+                match (self.live, whole) {
+                    (false, _) => lines.push(line.to_owned()),
+                    (true, false) => lines.push(fit(line, columns).to_owned()),
+                    (true, true) => broken(line, columns, &mut lines),
+                }
+            }
+        }
         let left_out = std::mem::take(&mut self.left_out);
         lines.extend((left_out > 0).then(|| format!("… and {} more", thousands(left_out))));
         lines
@@ -289,6 +300,17 @@ impl State {
     }
 }
 
+/// Breaks a line into lines that fit.
+fn broken(line: &str, columns: usize, lines: &mut Vec<String>) {
+    let mut rest = line.to_owned();
+    while render::columns(&rest) > columns {
+        let head = fit(&rest, columns).to_owned();
+        rest = format!("    {}", rest[head.len()..].trim_start());
+        lines.push(head);
+    }
+    lines.push(rest);
+}
+
 /// One running step: its path, how long it has run, and the end of what it says.
 fn step_line(path: &str, since: Instant, tail: &str, room: usize) -> String {
     let path = clean(path);
@@ -387,7 +409,7 @@ mod tests {
         let hash = ValueHash::of_bytes(b"");
         let done = || Outcome::Succeeded { value: hash, recovered: None };
         (0..100_000).for_each(|n| state.take(&record(&format!("a[{n}]"), ended(n, done()))));
-        let lines = state.take_lines(24);
+        let lines = state.take_lines(80, 24);
         assert_eq!((lines.len(), lines.last().unwrap().as_str()), (25, "… and 99,976 more"));
         assert_eq!(
             state.area(100, 24),
@@ -398,10 +420,11 @@ mod tests {
     #[test]
     fn every_step_is_counted_once() {
         let mut state = run(5);
-        let error = flowrun_engine::failure::StepError::terminal("x", "no");
+        let error = flowrun_engine::failure::StepError::terminal("x", "it was refused, and why is a long story");
         let failed = Outcome::Failed { error, tolerated: false };
         state.take(&record("a[0]", started(1)));
         state.take(&record("a[0]", ended(1, failed.clone())));
+        assert_eq!(state.take_lines(20, 24), ["✗ a[0]  0 ms  it was", "    refused, and why", "    is a long story"]);
         state.take(&record("a[1]", ended(2, Outcome::Skipped(SkipReason::Guard))));
         state.take(&record("a[2]", started(3)));
         assert!(state.area(80, 24)[1].starts_with("1 running, 2 waiting, 0 done, 1 skipped, 1 failed, 0 calls"));

@@ -21,7 +21,7 @@ pub(super) fn size() -> (usize, usize) {
 }
 
 impl Screen {
-    /// Writes lines above the area and draws the area.
+    /// Writes lines that fit above the area and draws the area.
     ///
     /// Only lines of its own are ever erased: where a terminal that was made much narrower has broken the area into more rows
     /// than it was drawn in, the first of them stay behind.
@@ -36,10 +36,9 @@ impl Screen {
         }
         let coloured = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
         // Each row is emptied before it is written, so that nothing flickers; what is left below is emptied at the end.
-        for line in lines.iter().flat_map(|line| line.lines()) {
-            let line = fit(line, columns);
+        for line in lines {
             text.push_str("\u{1b}[K");
-            text.push_str(&if coloured { paint(line) } else { line.to_owned() });
+            text.push_str(&if coloured { paint(line) } else { line.clone() });
             text.push('\n');
         }
         let area: Vec<String> = area.iter().map(|line| format!("\u{1b}[K{}", fit(line, columns - 1))).collect();
