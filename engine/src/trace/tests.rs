@@ -134,6 +134,10 @@ fn a_timeline_stays_readable_when_it_is_large_or_narrow() {
             assert!(text.contains('█') && text.contains('├'), "{text}");
         }
     }
+    let mut trace = wide(100);
+    let at = trace.steps.iter().position(|step| step.path == "all[77]").unwrap();
+    trace.steps[at].state = "failed".to_owned();
+    assert!(trace.timeline(80).contains("✗ [77]"), "a failed item is always a row");
     let empty = Trace::new(&[]).timeline(80);
     assert!(empty.contains("wall 0 ms"), "{empty}");
 }

@@ -9,7 +9,7 @@
 //!   ✓ [1]         ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒                        31 ms
 //! ```
 //!
-//! A frame is a bracket around its steps. Of a step with many children those that matter are rows (critical, failed, or the
+//! A frame is a bracket around its steps. Of a step with many children those that matter are rows (failed, critical, or the
 //! longest); the others are one row together, whose height says how many of them ran. O(steps × width).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,13 +178,18 @@ impl Trace {
         let children: Vec<usize> = children.iter().copied().filter(|at| self.has_row(*at)).collect();
         let mut chosen: BTreeSet<usize> = children.iter().copied().collect();
         if children.len() > CHILDREN_MAX {
-            let matters = |at: usize| {
-                let critical = self.below(at).any(|at| self.steps[at].critical);
-                (critical, self.steps[at].state == "failed", self.steps[at].duration_us())
-            };
-            let mut ranked: Vec<_> = children.iter().map(|at| (matters(*at), *at)).collect();
-            ranked.sort_by(|(one, _), (other, _)| other.cmp(one));
-            chosen = ranked[..CHOSEN].iter().map(|(_, at)| *at).collect();
+            let failed = |at: usize| self.steps[at].state == "failed";
+            let critical = |at: usize| self.below(at).any(|at| self.steps[at].critical);
+            let mut ranked: Vec<_> =
+                children.iter().map(|at| (critical(*at), failed(*at), self.steps[*at].duration_us(), *at)).collect();
+            ranked.sort_unstable_by(|one, other| other.cmp(one));
+            let failures = ranked.iter().filter(|(_, failed, ..)| *failed).take(CHOSEN / 2);
+            chosen = failures.map(|(.., at)| *at).collect();
+            for (.., at) in ranked.iter().filter(|(_, failed, ..)| !failed) {
+                if chosen.len() < CHOSEN {
+                    chosen.insert(*at);
+                }
+            }
         }
         let steps: Vec<usize> = children.iter().copied().filter(|at| !chosen.contains(at)).collect();
         if !steps.is_empty() {
