@@ -41,8 +41,9 @@ impl Trace {
         for (id, pair) in self.critical_path().windows(2).enumerate() {
             let (Some(from), Some(to)) = (own.get(&pair[0]), own.get(&pair[1])) else { continue };
             let arrow = |ph: &str, slice: &Slice, us: u64| json!({"name": "critical path", "cat": "critical", "ph": ph, "bp": "e", "id": id + 1, "ts": us, "pid": 1, "tid": slice.lane});
+            // At a boundary it would be the neighbour's.
             events.push(arrow("s", from, from.end.saturating_sub(1).max(from.start)));
-            events.push(arrow("f", to, to.start));
+            events.push(arrow("f", to, (to.start + 1).min(to.end)));
         }
         json!({"displayTimeUnit": "ms", "traceEvents": events})
     }

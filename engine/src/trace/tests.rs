@@ -195,6 +195,9 @@ fn a_chrome_trace_says_what_a_step_was() {
     let events = chrome["traceEvents"].as_array().unwrap();
     let arrows: Vec<_> = events.iter().filter(|event| event["cat"] == "critical").collect();
     assert_eq!(arrows.len(), 4);
-    assert_eq!((&arrows[0]["ph"], &arrows[0]["ts"], &arrows[3]["ts"]), (&"s".into(), &19_999.into(), &last.1.into()));
+    assert_eq!(
+        (&arrows[0]["ph"], &arrows[0]["ts"], &arrows[3]["ts"]),
+        (&"s".into(), &19_999.into(), &(last.1 + 1).into())
+    );
     assert!(events.iter().any(|event| event["ph"] == "M" && event["args"]["name"] == "flowrun the run"));
 }
