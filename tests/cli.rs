@@ -233,6 +233,29 @@ fn runs_and_traces_show_what_was_recorded() {
 }
 
 #[test]
+fn a_trace_is_a_tree_a_timeline_or_a_file_for_viewers() {
+    let place = Place::new();
+    place.write(
+        "slow.yaml",
+        "flowrun: 1\nnodes:\n  a: {for_each: \"[1, 2]\", prompt: first}\n  b: {prompt: \"second {{ a }}\"}\n",
+    );
+    place.run(&["slow.yaml"]);
+    let timeline = stdout(&place.flowrun(&["trace", "--format", "timeline"]));
+    for text in ["✓ a ", "├", "█", "▒", "critical path: a[", " → b\n", "at once ", ": success, 3 calls"] {
+        assert!(timeline.contains(text), "`{text}` is not in:\n{timeline}");
+    }
+    assert!(!timeline.contains('\u{1b}') && timeline.lines().all(|line| line.chars().count() <= 100), "{timeline}");
+    let part = stdout(&place.flowrun(&["trace", "last", "a", "--format", "timeline"]));
+    assert!(part.contains("✓ [1]") && !part.contains("✓ b"), "{part}");
+    let chrome: Value = serde_json::from_str(&stdout(&place.flowrun(&["trace", "--format", "chrome"]))).unwrap();
+    let events = chrome["traceEvents"].as_array().unwrap();
+    let names: Vec<&str> = events.iter().filter(|e| e["ph"] == "X").filter_map(|e| e["name"].as_str()).collect();
+    assert_eq!(names, ["a", "a[0]", "a[1]", "b"]);
+    let first = events.iter().find(|event| event["name"] == "a[0]").unwrap();
+    assert!(first["dur"].as_u64() >= Some(5_000) && first["args"]["state"] == "succeeded", "{first}");
+}
+
+#[test]
 fn no_record_writes_nothing() {
     let place = Place::new();
     let before = fs::read_dir(place.path()).unwrap().count();

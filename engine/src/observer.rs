@@ -29,7 +29,7 @@ pub trait Observer: Send + Sync {
 /// The events of one transaction: something that happened outside, and all that follows from it.
 pub struct Records<'a> {
     pub(crate) first: u64,
-    pub(crate) time_ms: u64,
+    pub(crate) time_us: u64,
     pub(crate) events: &'a Arc<[Event]>,
     pub(crate) scheduler: &'a Scheduler,
 }
@@ -54,7 +54,7 @@ impl Records<'_> {
                 (Some(step), Some((known, path))) if *known == step => path.clone(),
                 (Some(step), _) => last.insert((step, self.path(step))).1.clone(),
             };
-            Record { sequence, time_ms: self.time_ms, path, event: event.clone() }
+            Record { sequence, time_us: self.time_us, path, event: event.clone() }
         })
     }
 }

@@ -2,15 +2,32 @@
 
 use std::process::ExitCode;
 
-use flowrun_engine::render;
+use clap::ValueEnum;
+use crate::render;
 
 use super::{check, print, width};
 use crate::Flowrun;
 
-pub(super) fn draw(reference: &str) -> ExitCode {
+/// How a graph is drawn.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Format {
+    /// Boxes and lines in the terminal, or a list if they do not fit.
+    Text,
+    /// A flowchart of Mermaid.
+    Mermaid,
+    /// A graph of Graphviz.
+    Dot,
+}
+
+pub(super) fn draw(reference: &str, format: Format) -> ExitCode {
     let flowrun = Flowrun::builder().build();
-    match check::load(&flowrun, reference) {
-        Ok(workflow) => print(&render::graph(&workflow.graph, width())),
-        Err(code) => code,
-    }
+    let graph = match check::load(&flowrun, reference) {
+        Ok(workflow) => workflow.graph.clone(),
+        Err(code) => return code,
+    };
+    print(&match format {
+        Format::Text => render::graph(&graph, width()),
+        Format::Mermaid => render::mermaid(&graph),
+        Format::Dot => render::dot(&graph),
+    })
 }

@@ -8,6 +8,7 @@ mod models;
 mod progress;
 mod report;
 mod run;
+mod screen;
 mod shell;
 mod trace;
 
@@ -15,6 +16,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anstyle::{AnsiColor, Style};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 /// Wrong usage, or a file that does not check.
@@ -64,11 +66,14 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: check::Format,
     },
-    /// Draw a workflow in the terminal
+    /// Draw a workflow
     Graph {
         /// A file, `-` or `@NAME`
         #[arg(value_hint = ValueHint::FilePath)]
         workflow: String,
+        /// How it is drawn
+        #[arg(long, value_enum, default_value = "text")]
+        format: draw::Format,
     },
     /// Show how a run went
     Trace {
@@ -77,7 +82,7 @@ enum Command {
         run: String,
         /// Only this step and what is below it
         step: Option<String>,
-        /// A tree for people, or the log as it is
+        /// How it is shown
         #[arg(long, value_enum, default_value = "tree")]
         format: trace::Format,
         /// Show prompts and replies too
@@ -221,7 +226,7 @@ async fn dispatch(command: Command) -> ExitCode {
         }
         Command::Run { workflow, options } => run::run(&workflow, options).await,
         Command::Check { files, format } => check::check(&files, format),
-        Command::Graph { workflow } => draw::draw(&workflow),
+        Command::Graph { workflow, format } => draw::draw(&workflow, format),
         Command::Trace { run, step, format, prompts, place } => {
             trace::trace(&run, step.as_deref(), format, prompts, &place)
         }
@@ -244,6 +249,40 @@ fn print(text: &str) -> ExitCode {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => refuse(&format!("standard output: {error}")),
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Writes text with signs of states and bars to standard output, in colour on a terminal that wants it.
+fn print_painted(text: &str) -> ExitCode {
+    let mut plain = Vec::new();
+    let choice = anstream::AutoStream::choice(&io::stdout());
+    match anstream::AutoStream::new(&mut plain, choice).write_all(paint(text).as_bytes()) {
+        Ok(()) => print(&String::from_utf8_lossy(&plain)),
+        Err(error) => refuse(&format!("BUG: {error}")),
+    }
+}
+
+/// Gives the signs that views use their colours; nothing is said by colour alone.
+fn paint(text: &str) -> String {
+    let style = |c: char| match c {
+        '✓' => Some(AnsiColor::Green.on_default()),
+        '✗' => Some(AnsiColor::Red.on_default()),
+        '█' => Some(AnsiColor::Yellow.on_default()),
+        '▒' | '▁'..='▇' => Some(AnsiColor::Cyan.on_default()),
+        '·' | '~' | '■' | '├' | '─' | '┤' | '┼' => Some(Style::new().dimmed()),
+        _ => None,
+    };
+    let mut painted = String::new();
+    let mut current = None;
+    for c in text.chars() {
+        let next = style(c);
+        if next != current {
+            painted.push_str(&current.map(|style: Style| style.render_reset().to_string()).unwrap_or_default());
+            painted.push_str(&next.map(|style| style.render().to_string()).unwrap_or_default());
+            current = next;
+        }
+        painted.push(c);
+    }
+    painted
 }
 
 /// Writes a line to standard error.

@@ -53,6 +53,6 @@ async fn round_trip(resolved: &flowrun_nodes::model::Resolved) -> Result<String,
     let reply =
         tokio::time::timeout(Duration::from_secs(60), resolved.model.chat(&request, &CallContext::default())).await;
     let reply = reply.map_err(|_| "no answer within 60 s".to_owned())?.map_err(|error| error.message.clone())?;
-    let said: String = flowrun_engine::render::clean(reply.text.trim()).chars().take(40).collect();
+    let said: String = crate::render::clean(reply.text.trim()).chars().take(40).collect();
     Ok(format!("answers in {:.1} s (\"{said}\")", started.elapsed().as_secs_f64()))
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::dialect::Plan;
@@ -15,13 +16,16 @@ use flowrun_engine::id::ValueHash;
 use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::{RunOptions, RunOutcome};
 use flowrun_engine::store::{Recording, RunIdentity};
-use flowrun_engine::trace::{Trace, counted, seconds};
+use crate::trace::{Trace, counted, duration};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
 use super::{RunArgs, check, print, refuse, say};
 use crate::{Flowrun, configuration};
+
+/// How long the terminal may take to be left in order when a run is stopped at once.
+const LEAVE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     let bare = Flowrun::builder().build();
@@ -55,7 +59,9 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     }
     let id = run_id();
     let runs_dir = args.place.path(configured.file.runs_dir.as_deref());
-    let mut options = RunOptions { calls_max: args.max_calls, cancel: on_interrupt(), ..RunOptions::default() };
+    let progress = (!args.quiet).then(|| Arc::new(Progress::new()));
+    let cancel = on_interrupt(progress.clone());
+    let mut options = RunOptions { calls_max: args.max_calls, cancel, ..RunOptions::default() };
     options.max_parallel = args.max_parallel.or(configured.file.max_parallel).unwrap_or(options.max_parallel).max(1);
     let recording = match begin_recording(&args, &runs_dir, &id, &workflow) {
         Ok(recording) => recording,
@@ -64,14 +70,19 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     if let Some(recording) = &recording {
         options.observers.add(recording.clone());
     }
-    if !args.quiet {
-        options.observers.add(Arc::new(Progress::new()));
+    if let Some(progress) = &progress {
+        options.observers.add(progress.clone());
     }
     let seen = Arc::new(Seen::default());
     if args.save_plan.is_some() || args.json {
         options.observers.add(seen.clone());
     }
-    let outcome = match flowrun.run(&workflow, Value::Object(inputs), options).await {
+    let outcome = flowrun.run(&workflow, Value::Object(inputs), options).await;
+    if let Some(progress) = progress {
+        // Not here: a terminal that takes nothing would block the thread that listens for Ctrl-C.
+        let _panicked = tokio::task::spawn_blocking(move || progress.finish()).await;
+    }
+    let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(problem) => {
             // A run that did not begin leaves no record.
@@ -158,14 +169,18 @@ fn run_id() -> String {
 }
 
 /// Ctrl-C: the first cancels the run, the second ends the process at once.
-fn on_interrupt() -> CancellationToken {
+fn on_interrupt(progress: Option<Arc<Progress>>) -> CancellationToken {
     let token = CancellationToken::new();
     let cancel = token.clone();
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
-            say("cancelling; press Ctrl-C again to stop at once");
+            let notice = "cancelling; press Ctrl-C again to stop at once";
+            progress.as_ref().map_or_else(|| say(notice), |progress| progress.say(notice));
             cancel.cancel();
             if tokio::signal::ctrl_c().await.is_ok() {
+                // A terminal that takes nothing any more must not keep the process alive.
+                let leave = tokio::task::spawn_blocking(move || progress.iter().for_each(|progress| progress.finish()));
+                let _late = tokio::time::timeout(LEAVE, leave).await;
                 std::process::exit(130);
             }
         }
@@ -176,7 +191,7 @@ fn on_interrupt() -> CancellationToken {
 fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen) -> ExitCode {
     if args.json {
         let critical_path_ms =
-            Trace::new(&seen.log.lock().expect("BUG: a panic while an event was kept").1).critical_path_ms;
+            Trace::new(&seen.log.lock().expect("BUG: a panic while an event was kept").1).critical_path_us / 1_000;
         let object = json!({
             "run": id, "status": outcome.status.word(), "output": outcome.output, "error": outcome.error, "usage": outcome.usage,
             "steps": outcome.steps, "wall_ms": outcome.wall_ms, "critical_path_ms": critical_path_ms,
@@ -203,7 +218,7 @@ fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen) -> Exit
     if !args.quiet {
         let usage = outcome.usage;
         let tokens = counted(usage.prompt_tokens + usage.completion_tokens, "token");
-        let (calls, time) = (counted(usage.calls, "call"), seconds(outcome.wall_ms));
+        let (calls, time) = (counted(usage.calls, "call"), duration(1_000 * outcome.wall_ms));
         say(&format!("run {id}: {}, {calls}, {tokens}, {time}", outcome.status.word()));
     }
     if outcome.status == Status::Success { ExitCode::SUCCESS } else { ExitCode::from(outcome.status.exit_code()) }

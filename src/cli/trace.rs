@@ -4,21 +4,25 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use flowrun_engine::render::clean;
+use crate::render::clean;
 use flowrun_engine::store::{RunLog, Runs};
-use flowrun_engine::trace::{Trace, TraceStep, seconds, thousands};
+use crate::trace::{Trace, TraceStep, duration, thousands};
 use serde_json::Value;
 
-use super::{RunsDir, print, refuse, width};
+use super::{RunsDir, print, print_painted, refuse, width};
 use crate::configuration;
 
 /// How a trace is shown.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Format {
-    /// A tree for people.
+    /// An indented list of steps with their time, tokens and reasons.
     Tree,
-    /// The log as it is.
+    /// Bars on a time axis: what ran at once, what waited, the critical path.
+    Timeline,
+    /// The log as it is, one event a line.
     Jsonl,
+    /// Trace Event JSON, for Perfetto or about:tracing.
+    Chrome,
 }
 
 fn open(place: &RunsDir) -> Result<Runs, String> {
@@ -49,21 +53,27 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
             let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             return refuse(&format!("the run has no step `{step}`{near}"));
         };
-        tree.roots = vec![at];
+        tree.only(at);
     }
-    let mut text = tree.tree(width());
+    let mut text = match format {
+        Format::Chrome => return print(&format!("{}\n", tree.chrome(&format!("{} ({})", log.workflow, log.id)))),
+        Format::Timeline => tree.timeline(width()),
+        _ => tree.tree(width()),
+    };
     if prompts {
         for shown in tree.steps.iter().filter(|shown| within(&shown.path)) {
             conversation(&log, shown, &mut text);
         }
     }
     let _ = write!(text, "\n{}\n", log.summary_line());
-    let _ =
-        writeln!(text, "critical path (*): {}; most steps at once: {}", seconds(tree.critical_path_ms), tree.overlap);
+    if let Format::Tree = format {
+        let path = duration(tree.critical_path_us);
+        let _ = writeln!(text, "critical path (*): {path}; most steps at once: {}", tree.overlap);
+    }
     if let Some(damage) = &log.damage {
         let _ = writeln!(text, "the log ends early: {damage}");
     }
-    print(&text)
+    print_painted(&text)
 }
 
 /// Prompt, replies and value of a step.
@@ -131,7 +141,7 @@ pub(super) fn runs(json: bool, place: &RunsDir) -> ExitCode {
                 "{id}  {:<11} {name:<20} {:>4} calls {tokens:>8} tokens {:>9}",
                 summary.status,
                 usage.calls,
-                seconds(summary.wall_ms)
+                duration(1_000 * summary.wall_ms)
             );
         }
     }

@@ -1,6 +1,6 @@
 //! The JSON form of the log: one object a line, versioned.
 //!
-//! `{"v":1,"seq":7,"ms":12,"step":"facts[2]","type":"started","attempt":1,"input":"<hash>"}`. Values stand in a file of their own,
+//! `{"v":1,"seq":7,"us":12000,"step":"facts[2]","type":"started","attempt":1,"input":"<hash>"}`. Values stand in a file of their own,
 //! by hash. The reader is for views: it keeps what it does not know and reports a line that was cut off.
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ impl Writer {
         let mut line = Map::new();
         line.insert("v".into(), json!(VERSION));
         line.insert("seq".into(), json!(record.sequence));
-        line.insert("ms".into(), json!(record.time_ms));
+        line.insert("us".into(), json!(record.time_us));
         if record.event.step().is_some() {
             line.insert("step".into(), json!(&*record.path));
         }
@@ -129,8 +129,8 @@ fn decision_json(decision: &Decision) -> Value {
 pub struct Logged {
     /// Position in the log.
     pub sequence: u64,
-    /// Milliseconds since the run started.
-    pub time_ms: u64,
+    /// Microseconds since the run started.
+    pub time_us: u64,
     /// Path of the step; empty for the run.
     pub step: String,
     /// The type word, such as `started`.
@@ -153,7 +153,7 @@ impl Logged {
         let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
             sequence: line["seq"].as_u64().unwrap_or_default(),
-            time_ms: line["ms"].as_u64().unwrap_or_default(),
+            time_us: line["us"].as_u64().unwrap_or_default(),
             step: text("step"),
             kind: text("type"),
             line,
@@ -174,7 +174,7 @@ mod tests {
     use crate::id::ValueHash;
 
     fn record(sequence: u64, path: &str, event: Event) -> Record {
-        Record { sequence, time_ms: 10 * sequence, path: path.into(), event }
+        Record { sequence, time_us: 10 * sequence, path: path.into(), event }
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
             ("b[0]", Some("requires"), Some("a"))
         );
         assert_eq!(
-            (logged[3].text("status"), logged[3].text("failed_step"), logged[3].time_ms),
+            (logged[3].text("status"), logged[3].text("failed_step"), logged[3].time_us),
             (Some("failed"), Some("a"), 30)
         );
         assert!(Logged::parse(r#"{"v":2}"#).is_err() && Logged::parse(r#"{"v":1,"se"#).is_err());

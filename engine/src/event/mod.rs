@@ -394,8 +394,8 @@ pub enum Command {
 pub struct Record {
     /// Position in the log, from 0.
     pub sequence: u64,
-    /// Milliseconds since the run started.
-    pub time_ms: u64,
+    /// Microseconds since the run started.
+    pub time_us: u64,
     /// Path of the event's step, such as `solve[3]/sub`; empty for the run.
     pub path: Arc<str>,
     /// What happened.

@@ -217,11 +217,11 @@ impl Driver {
         if self.options.observers.is_empty() {
             return events.clear();
         }
-        let time_ms = self.started.elapsed().as_millis() as u64;
+        let time_us = self.started.elapsed().as_micros() as u64;
         let first = self.sequence;
         self.sequence += events.len() as u64;
         let events: Arc<[Event]> = events.drain(..).collect();
-        let records = Records { first, time_ms, events: &events, scheduler: &self.scheduler };
+        let records = Records { first, time_us, events: &events, scheduler: &self.scheduler };
         self.options.observers.iter().for_each(|observer| observer.records(&records));
     }
 

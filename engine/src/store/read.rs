@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::event::Logged;
 use crate::event::Usage;
-use crate::trace::{counted, seconds};
+use crate::trace::{counted, duration};
 
 /// A folder of runs.
 #[derive(Clone, Debug)]
@@ -151,7 +151,7 @@ impl RunLog {
             workflow: self.workflow.clone(),
             status: status.to_owned(),
             started: self.started.clone(),
-            wall_ms: self.events.last().map_or(0, |event| event.time_ms),
+            wall_ms: self.events.last().map_or(0, |event| event.time_us / 1_000),
             steps: self.events.iter().filter(first).count() as u64,
             usage: usage.unwrap_or_else(|| self.usage_so_far()),
         }
@@ -163,7 +163,7 @@ impl RunLog {
         let usage = summary.usage;
         let (calls, tokens) =
             (counted(usage.calls, "call"), counted(usage.prompt_tokens + usage.completion_tokens, "token"));
-        format!("run {}: {}, {calls}, {tokens}, {}", summary.id, summary.status, seconds(summary.wall_ms))
+        format!("run {}: {}, {calls}, {tokens}, {}", summary.id, summary.status, duration(1_000 * summary.wall_ms))
     }
 
     fn usage_so_far(&self) -> Usage {

@@ -1,8 +1,14 @@
-//! A graph as people see it: boxes and lines in a terminal where they fit, an indented list where they do not.
+//! A graph as people see it: boxes and lines in a terminal where they fit, an indented list where they do not; `markup.rs`
+//! writes it for programs that draw.
+
+mod markup;
 
 use std::fmt::Write;
 
 use ascii_dag::RenderOptions;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+pub use markup::{dot, mermaid};
 
 use crate::graph::{DependencyMode, Graph, Node, Work};
 
@@ -88,9 +94,35 @@ fn notes(graph: &Graph, node: &Node, detail: Detail) -> Vec<String> {
     notes
 }
 
-/// Names and texts may come from a model: nothing of them reaches the terminal but visible characters.
+/// Names and texts may come from a model: nothing of them reaches the terminal but visible characters, in their order.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).take(200).collect()
+}
+
+/// The longest beginning of a text that is at most `width` columns wide; some characters take two.
+pub fn fit(text: &str, width: usize) -> &str {
+    let mut used = 0;
+    let too_much = text.char_indices().find(|(_, c)| {
+        used += c.width().unwrap_or(0);
+        used > width
+    });
+    too_much.map_or(text, |(at, _)| &text[..at])
+}
+
+/// The longest end of a text that is at most `width` columns wide.
+pub fn fit_end(text: &str, width: usize) -> &str {
+    let mut used = 0;
+    let too_much = text.char_indices().rev().find(|(_, c)| {
+        used += c.width().unwrap_or(0);
+        used > width
+    });
+    too_much.map_or(text, |(at, c)| &text[at + c.len_utf8()..])
+}
+
+/// How many columns a text takes.
+pub fn columns(text: &str) -> usize {
+    text.width()
 }
 
 #[cfg(test)]
@@ -115,6 +147,8 @@ mod tests {
         assert!(graph(&fan(3), 10).contains("← start"));
         let large = graph(&fan(20_000), 80);
         assert!(large.contains("and 19500 more") && large.lines().count() < 600);
-        assert_eq!(clean("a\u{1b}[31m"), "a [31m");
+        assert_eq!(clean("a\u{1b}[31m\u{202e}b"), "a [31m b");
+        assert_eq!((fit("東京です", 5), fit("abc", 5), fit("é", 0)), ("東京", "abc", ""));
+        assert_eq!((fit_end("東京です", 5), fit_end("abc", 2), columns("東a")), ("です", "bc", 3));
     }
 }

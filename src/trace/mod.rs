@@ -1,0 +1,282 @@
+//! A run as a tree of steps, with the chain of steps that decided how long it took.
+//!
+//! Built from the log alone. The *critical path* is found backwards: from the leaf that ended last to the one that ended last
+//! before it started, and so on; what remains between them is the engine's own time. O(steps log steps).
+//!
+//! `tree.rs`, `timeline.rs` and `chrome.rs` show it.
+
+mod chrome;
+mod timeline;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::event::{Logged, Usage};
+
+/// One try of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When it could have started, in microseconds since the run started.
+    pub ready_us: u64,
+    /// When it did.
+    pub started_us: u64,
+    /// When it ended; `None` if the log ends before it does.
+    pub ended_us: Option<u64>,
+}
+
+/// One step in a trace.
+#[derive(Clone, Debug, Default)]
+pub struct TraceStep {
+    /// Its path.
+    pub path: String,
+    /// Its state word; `unfinished` if the log ends before it does.
+    pub state: String,
+    /// When it became ready, if it still waits for room, in microseconds since the run started.
+    pub ready_us: Option<u64>,
+    /// When it first started or opened its frame, in microseconds since the run started.
+    pub started_us: Option<u64>,
+    /// When it ended.
+    pub ended_us: Option<u64>,
+    /// The attempts of a leaf, in order; empty for everything that runs nothing itself.
+    pub attempts: Vec<Attempt>,
+    /// What its attempts cost.
+    pub usage: Usage,
+    /// Why it was skipped, or what went wrong.
+    pub why: Option<String>,
+    /// Hashes of its rendered input, value, and report.
+    pub input: Option<String>,
+    /// See `input`.
+    pub value: Option<String>,
+    /// See `input`.
+    pub provenance: Option<String>,
+    /// Steps of the frame that it opened, by position in [`Trace::steps`].
+    pub children: Vec<usize>,
+    /// Whether it is part of the critical path.
+    pub critical: bool,
+}
+
+impl TraceStep {
+    /// How long it took, in microseconds.
+    pub fn duration_us(&self) -> Option<u64> {
+        Some(self.ended_us?.saturating_sub(self.started_us?))
+    }
+
+    /// Whether it runs something itself.
+    pub fn is_leaf(&self) -> bool {
+        !self.attempts.is_empty()
+    }
+
+    /// The sign of its state.
+    fn mark(&self) -> char {
+        match self.state.as_str() {
+            "succeeded" => '✓',
+            "failed" => '✗',
+            "skipped" => '-',
+            "cancelled" => '■',
+            _ => '…',
+        }
+    }
+
+    /// What it is called below its parent.
+    fn label(&self, depth: usize) -> &str {
+        let name = self.path.rsplit('/').next().unwrap_or(&self.path);
+        if depth > 0 && self.path.ends_with(']') { name.rfind('[').map_or(name, |at| &name[at..]) } else { name }
+    }
+}
+
+/// A run as a tree.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// All steps in the order in which they were first heard of.
+    pub steps: Vec<TraceStep>,
+    /// Steps of the workflow itself.
+    pub roots: Vec<usize>,
+    /// From when it is shown, in microseconds since the run started.
+    pub from_us: u64,
+    /// Until when.
+    pub until_us: u64,
+    /// How long the steps of the critical path took together, in microseconds.
+    pub critical_path_us: u64,
+    /// Most leaf steps that ran at the same time.
+    pub overlap: usize,
+}
+
+impl Trace {
+    /// Builds the tree out of a log.
+    pub fn new(events: &[Logged]) -> Self {
+        let mut trace = Self { until_us: events.last().map_or(0, |event| event.time_us), ..Self::default() };
+        let mut index: BTreeMap<String, usize> = BTreeMap::new();
+        for event in events.iter().filter(|event| !event.step.is_empty()) {
+            let at = trace.step(&event.step, &mut index);
+            trace.steps[at].take(event);
+        }
+        trace.mark_critical_path();
+        trace.overlap = most_at_once(trace.steps.iter().flat_map(|step| &step.attempts), trace.until_us);
+        trace
+    }
+
+    /// The step of that path; new ones are hung below their parents.
+    fn step(&mut self, path: &str, index: &mut BTreeMap<String, usize>) -> usize {
+        if let Some(at) = index.get(path) {
+            return *at;
+        }
+        let at = self.steps.len();
+        self.steps.push(TraceStep { path: path.to_owned(), state: "unfinished".to_owned(), ..TraceStep::default() });
+        index.insert(path.to_owned(), at);
+        match parent(path).and_then(|parent| index.get(parent).copied()) {
+            Some(parent) => self.steps[parent].children.push(at),
+            None => self.roots.push(at),
+        }
+        at
+    }
+
+    /// A step and everything below it, parents first.
+    fn below(&self, at: usize) -> impl Iterator<Item = usize> {
+        let mut stack = vec![at];
+        std::iter::from_fn(move || {
+            let next = stack.pop()?;
+            stack.extend(self.steps[next].children.iter().rev());
+            Some(next)
+        })
+    }
+
+    fn mark_critical_path(&mut self) {
+        let leaf =
+            |(at, step): (usize, &TraceStep)| Some((step.ended_us.filter(|_| step.is_leaf())?, step.started_us?, at));
+        let mut by_end: BTreeSet<(u64, u64, usize)> = self.steps.iter().enumerate().filter_map(leaf).collect();
+        let mut next = by_end.last().copied();
+        while let Some((end, start, at)) = next {
+            self.steps[at].critical = true;
+            self.critical_path_us += end.saturating_sub(start);
+            by_end.remove(&(end, start, at));
+            next = by_end
+                .range(..=(start, u64::MAX, usize::MAX))
+                .next_back()
+                .copied()
+                .filter(|(_, earlier, _)| *earlier <= start);
+            by_end.split_off(&(start, u64::MAX, usize::MAX));
+        }
+    }
+
+    /// Shows only this step, by position in [`Trace::steps`], and what is below it.
+    pub fn only(&mut self, at: usize) {
+        let step = &self.steps[at];
+        let first = step.attempts.first().map(|attempt| attempt.ready_us);
+        self.from_us = first.or(step.started_us).or(step.ready_us).or(step.ended_us).unwrap_or(0);
+        self.until_us = step.ended_us.unwrap_or(self.until_us);
+        self.roots = vec![at];
+    }
+
+    /// The shown steps of the critical path, first to last.
+    fn critical_path(&self) -> Vec<usize> {
+        let shown = self.roots.iter().flat_map(|root| self.below(*root));
+        let mut path: Vec<usize> = shown.filter(|at| self.steps[*at].critical).collect();
+        path.sort_by_key(|at| (self.steps[*at].started_us, self.steps[*at].ended_us));
+        path
+    }
+}
+
+/// Most attempts that ran at the same time.
+fn most_at_once<'a>(attempts: impl Iterator<Item = &'a Attempt>, end: u64) -> usize {
+    let moves = |attempt: &Attempt| [(attempt.started_us, 1), (attempt.ended_us.unwrap_or(end), -1_i64)];
+    let mut moves: Vec<(u64, i64)> = attempts.flat_map(moves).collect();
+    moves.sort_unstable();
+    let running = moves.iter().scan(0, |running, (_, change)| {
+        *running += change;
+        Some(*running)
+    });
+    running.max().unwrap_or(0).max(0) as usize
+}
+
+impl TraceStep {
+    fn take(&mut self, event: &Logged) {
+        let now = event.time_us;
+        match event.kind.as_str() {
+            "ready" => self.ready_us = Some(now),
+            "started" => {
+                let ready_us = self.ready_us.take().unwrap_or(now);
+                self.attempts.push(Attempt { ready_us, started_us: now, ended_us: None });
+                self.started_us = self.started_us.or(Some(now));
+                self.input = event.text("input").map(str::to_owned);
+            }
+            "frame_opened" => self.started_us = self.started_us.or(Some(now)),
+            "settled" => {
+                self.end_attempt(now);
+                self.usage += serde_json::from_value(event.line["usage"].clone()).unwrap_or_default();
+                self.provenance = event.text("provenance").map(str::to_owned);
+            }
+            "ended" => {
+                self.end_attempt(now);
+                self.ended_us = Some(now);
+                self.state = event.text("state").unwrap_or("?").to_owned();
+                self.value = event.text("value").map(str::to_owned);
+                self.why = why(event);
+            }
+            _ => {}
+        }
+    }
+
+    fn end_attempt(&mut self, now: u64) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.ended_us = attempt.ended_us.or(Some(now));
+        }
+    }
+}
+
+fn why(event: &Logged) -> Option<String> {
+    let source = event.text("source").unwrap_or_default();
+    let message =
+        |error: &Value| error["message"].as_str().map(|text| text.lines().next().unwrap_or_default().to_owned());
+    match event.text("reason") {
+        Some("requires") => Some(format!("needs `{source}`")),
+        Some("output_requires") => Some(format!("its output needs `{source}`")),
+        Some("guard") => Some("its `when` is false".to_owned()),
+        Some("none_of") => Some("none of what it joins succeeded".to_owned()),
+        _ => match message(&event.line["recovered"]) {
+            Some(error) => Some(format!("recovered from: {error}")),
+            None => message(&event.line["error"]),
+        },
+    }
+}
+
+/// The path of the step that a path hangs below; `None` for a node of the workflow itself.
+pub fn parent(path: &str) -> Option<&str> {
+    match path.strip_suffix(']') {
+        Some(_) => path.rfind('[').map(|at| &path[..at]),
+        None => path.rfind('/').map(|at| &path[..at]),
+    }
+}
+
+/// A duration in microseconds, for people.
+pub fn duration(us: u64) -> String {
+    let tenths = |of: f64| format!("{:.1}", us as f64 / of);
+    match us {
+        0..10_000 => format!("{} ms", tenths(1e3).trim_end_matches(".0")),
+        10_000..1_000_000 => format!("{} ms", us / 1_000),
+        1_000_000..60_000_000 => format!("{} s", tenths(1e6)),
+        _ => format!("{} min {} s", us / 60_000_000, us % 60_000_000 / 1_000_000),
+    }
+}
+
+/// A count with its word: `1 call`, `1,200 tokens`.
+pub fn counted(number: u64, word: &str) -> String {
+    format!("{} {word}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+/// A number with commas.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

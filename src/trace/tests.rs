@@ -1,0 +1,203 @@
+//! Traces of small made-up logs, as text.
+
+use super::*;
+
+fn log(lines: &[(u64, &str, &str)]) -> Vec<Logged> {
+    let line = |(us, step, rest): &(u64, &str, &str)| {
+        Logged::parse(&format!(r#"{{"v":1,"seq":0,"us":{us},"step":"{step}",{rest}}}"#)).unwrap()
+    };
+    lines.iter().map(line).collect()
+}
+
+#[test]
+fn the_tree_shows_times_reasons_and_the_critical_path() {
+    let (start, end) = (r#""type":"started","attempt":1"#, r#""type":"ended","state":"succeeded""#);
+    let trace = Trace::new(&log(&[
+        (0, "a", start),
+        (0, "b", r#""type":"frame_opened","children":2"#),
+        (0, "b[0]", start),
+        (5, "b[1]", start),
+        (10, "a", end),
+        (30, "b[0]", end),
+        (90, "b[1]", end),
+        (90, "b", end),
+        (90, "c", r#""type":"ended","state":"skipped","reason":"requires","source":"x""#),
+        (91, "d", start),
+        (100, "d", end),
+    ]));
+    let critical: Vec<&str> = trace.steps.iter().filter(|s| s.critical).map(|s| s.path.as_str()).collect();
+    assert_eq!(critical, ["b[1]", "d"]);
+    assert_eq!((trace.critical_path_us, trace.overlap), (94, 3));
+    let text = trace.tree(100);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    assert!(lines[2].starts_with("  ✓ [0]") && lines[3].ends_with('*'), "{text}");
+    assert!(lines[4].contains("- c") && lines[4].ends_with("needs `x`"), "{text}");
+    assert_eq!((counted(1, "call"), counted(1_200, "token")), ("1 call".into(), "1,200 tokens".into()));
+    assert_eq!(trace.tree(20).lines().map(|line| line.chars().count()).max(), Some(20));
+}
+
+#[test]
+fn numbers_for_people() {
+    assert_eq!(
+        (thousands(1_234_567), thousands(12), duration(999_900), duration(61_500_000)),
+        ("1,234,567".into(), "12".into(), "999 ms".into(), "1 min 1 s".into())
+    );
+    let times = [0, 40, 60, 6_240, 8_000, 12_900, 1_240_000].map(duration);
+    assert_eq!(times, ["0 ms", "0 ms", "0.1 ms", "6.2 ms", "8 ms", "12 ms", "1.2 s"]);
+}
+
+const READY: &str = r#""type":"ready""#;
+const START: &str = r#""type":"started","attempt":1"#;
+const SETTLED: &str = r#""type":"settled""#;
+const END: &str = r#""type":"ended","state":"succeeded""#;
+const FRAME: &str = r#""type":"frame_opened""#;
+
+/// A run with everything that a timeline shows: waiting, a retry, a frame, a skip, a failure.
+fn eventful() -> Trace {
+    Trace::new(&log(&[
+        (0, "parts", READY),
+        (0, "parts", START),
+        (20_000, "parts", END),
+        (20_000, "notes", FRAME),
+        (20_000, "notes[0]", READY),
+        (20_000, "notes[1]", READY),
+        (20_000, "risky", READY),
+        (20_000, "notes[0]", START),
+        (20_000, "notes[1]", START),
+        (30_000, "notes[1]", SETTLED),
+        (30_000, "notes[1]", r#""type":"backoff","attempt":1"#),
+        (30_000, "risky", START),
+        (40_000, "notes[1]", READY),
+        (40_000, "notes[1]", START),
+        (50_000, "notes[1]", END),
+        (70_000, "risky", r#""type":"ended","state":"failed","error":{"message":"no"}"#),
+        (90_000, "notes[0]", END),
+        (90_000, "notes", END),
+        (90_000, "dear", r#""type":"ended","state":"skipped","reason":"requires","source":"risky""#),
+        (90_000, "sum", END),
+        (90_000, "last", READY),
+        (90_000, "last", START),
+        (100_000, "last", END),
+    ]))
+}
+
+/// A run whose only node has that many items, ten at once, each a group of two steps.
+fn wide(items: u64) -> Trace {
+    let mut lines = vec![(0, "all".to_owned(), FRAME)];
+    for item in 0..items {
+        let (path, start) = (format!("all[{item}]"), item / 10 * 1_000);
+        lines.push((start, path.clone(), FRAME));
+        for (step, at) in [("a", start), ("b", start + 410)] {
+            lines.push((at, format!("{path}/{step}"), START));
+            lines.push((at + 400 + item % 7, format!("{path}/{step}"), END));
+        }
+        lines.push((start + 900, path, END));
+    }
+    lines.push((items * 100, "all".to_owned(), END));
+    lines.sort_by_key(|(at, ..)| *at);
+    Trace::new(&log(&lines.iter().map(|(at, path, rest)| (*at, path.as_str(), *rest)).collect::<Vec<_>>()))
+}
+
+#[test]
+fn the_timeline_shows_overlap_waiting_attempts_and_the_critical_path() {
+    let expected = "
+        0         20 ms     40 ms      60 ms     80 ms
+        ├─────────┼─────────┼──────────┼─────────┼─────────┼
+✓ parts ███████████                                          20 ms
+✓ notes           ├───────────────────────────────────┤      70 ms
+  ✓ [0]           █████████████████████████████████████      70 ms
+  ✓ [1]           ▒▒▒▒▒▒~~~~▒▒▒▒▒▒                           30 ms
+✗ risky           ·····▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒✗ no             40 ms
+- dear                                  needs `risky` -
+✓ last                                                ██████ 10 ms
+
+█ critical path   ▒ running   · waiting for room
+~ before another attempt
+wall 100 ms; critical path 100 ms (100 %); all steps 160 ms
+at once 1.6 on average, 3 at most
+critical path: parts → notes[0] → last
+";
+    let text = eventful().timeline(66);
+    assert_eq!(text, expected.strip_prefix('\n').unwrap(), "\n{text}");
+}
+
+#[test]
+fn a_timeline_stays_readable_when_it_is_large_or_narrow() {
+    let trace = wide(3_000);
+    let text = trace.timeline(100);
+    assert!(text.lines().count() < 60, "{text}");
+    assert!(text.contains("2,988 more") && text.contains("▇▇▇▇▇▇▇▇▇▇") && text.contains("10 at once"), "{text}");
+    for width in [30, 40, 41, 79, 200] {
+        for trace in [&trace, &eventful()] {
+            let text = trace.timeline(width);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}\n{text}");
+            assert!(text.contains('█') && text.contains('├'), "{text}");
+        }
+    }
+    let mut trace = wide(100);
+    let at = trace.steps.iter().position(|step| step.path == "all[77]").unwrap();
+    trace.steps[at].state = "failed".to_owned();
+    assert!(trace.timeline(80).contains("✗ [77]"), "a failed item is always a row");
+    let empty = Trace::new(&[]).timeline(80);
+    assert!(empty.contains("wall 0 ms"), "{empty}");
+}
+
+#[test]
+fn a_part_of_a_run_has_an_axis_of_its_own() {
+    let mut trace = eventful();
+    let at = trace.steps.iter().position(|step| step.path == "notes").unwrap();
+    trace.only(at);
+    let text = trace.timeline(66);
+    assert!(text.contains("wall 70 ms; critical path 70 ms (100 %)") && !text.contains("risky"), "{text}");
+    assert!(!text.contains(" 0 ") && text.contains("60 ms"), "{text}");
+}
+
+/// The slices of a chrome trace: lane, start, end, the event.
+fn slices(chrome: &Value) -> Vec<(u64, u64, u64, &Value)> {
+    let number = |event: &Value, key: &str| event[key].as_u64().unwrap();
+    let events = chrome["traceEvents"].as_array().unwrap().iter().filter(|event| event["ph"] == "X");
+    let slice = |event| {
+        let (lane, start) = (number(event, "tid"), number(event, "ts"));
+        (lane, start, start + number(event, "dur"), event)
+    };
+    events.map(slice).collect()
+}
+
+#[test]
+fn slices_of_a_lane_nest_and_none_is_lost() {
+    let (eventful, wide) = (eventful().chrome("run"), wide(500).chrome("run"));
+    assert_eq!((slices(&eventful).len(), slices(&wide).len()), (8, 1 + 500 * 3));
+    for chrome in [&eventful, &wide] {
+        let mut sorted = slices(chrome);
+        sorted.sort_by_key(|(lane, start, end, _)| (*lane, *start, std::cmp::Reverse(*end)));
+        let mut open: Vec<(u64, u64)> = Vec::new();
+        for (lane, start, end, event) in sorted {
+            open.retain(|(other, ends)| *other == lane && *ends > start);
+            assert!(open.last().is_none_or(|(_, ends)| end <= *ends), "{event} reaches over what is around it");
+            open.push((lane, end));
+        }
+    }
+    let lanes = slices(&wide).iter().map(|(lane, ..)| *lane).max();
+    assert_eq!(lanes, Some(10));
+}
+
+#[test]
+fn a_chrome_trace_says_what_a_step_was() {
+    let chrome = eventful().chrome("the run");
+    let find = |name: &str| slices(&chrome).into_iter().find(|slice| slice.3["name"] == name).unwrap();
+    let (parts, last) = (find("parts"), find("last"));
+    assert_eq!((parts.1, parts.2, &parts.3["cat"]), (0, 20_000, &"step,critical".into()));
+    let risky = &find("risky").3["args"];
+    assert_eq!((&risky["state"], &risky["waited_us"], &risky["why"]), (&"failed".into(), &10_000.into(), &"no".into()));
+    assert_eq!(find("notes[1]").3["args"]["attempts"], 2);
+    let (around, second) = (find("notes[1]"), find("attempt 2"));
+    assert_eq!((second.0, second.1, second.2), (around.0, 40_000, 50_000));
+    let events = chrome["traceEvents"].as_array().unwrap();
+    let arrows: Vec<_> = events.iter().filter(|event| event["cat"] == "critical").collect();
+    assert_eq!(arrows.len(), 4);
+    assert_eq!(
+        (&arrows[0]["ph"], &arrows[0]["ts"], &arrows[3]["ts"]),
+        (&"s".into(), &19_999.into(), &(last.1 + 1).into())
+    );
+    assert!(events.iter().any(|event| event["ph"] == "M" && event["args"]["name"] == "flowrun the run"));
+}
