@@ -23,6 +23,8 @@ mod file_schema;
 mod handle;
 mod library;
 mod program;
+pub mod render;
+pub mod trace;
 
 pub use file_schema::file_schema;
 pub use flowrun_engine::check::Checked;

@@ -24,9 +24,6 @@ pub mod event;
 pub mod scheduler;
 pub mod state;
 
-pub mod render;
-pub mod trace;
-
 pub mod node;
 pub mod observer;
 pub mod run;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::ValueEnum;
 use crate::render;
+use clap::ValueEnum;
 
 use super::{check, print, width};
 use crate::Flowrun;

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::render::{self, clean, columns, fit, fit_end};
+use crate::trace::{counted, duration, parent, thousands};
 use flowrun_engine::event::{Decision, Event, Outcome, Record, SkipReason, Usage};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::graph::Graph;
 use flowrun_engine::id::ValueHash;
 use flowrun_engine::observer::{Observer, Records};
-use crate::render::{self, clean, columns, fit, fit_end};
-use crate::trace::{counted, duration, parent, thousands};
 use serde_json::Value;
 
 use super::screen::{self, Screen};

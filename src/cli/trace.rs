@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use clap::ValueEnum;
 use crate::render::clean;
+use crate::trace::{Trace, TraceStep, counted, duration, thousands};
+use clap::ValueEnum;
 use flowrun_engine::store::{RunLog, Runs};
-use crate::trace::{Trace, TraceStep, duration, thousands};
 use serde_json::Value;
 
 use super::{RunsDir, print, print_painted, refuse, width};
@@ -65,7 +65,7 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
             conversation(&log, shown, &mut text);
         }
     }
-    let _ = write!(text, "\n{}\n", log.summary_line());
+    let _ = write!(text, "\n{}\n", summary_line(&log));
     if let Format::Tree = format {
         let path = duration(tree.critical_path_us);
         let _ = writeln!(text, "critical path (*): {path}; most steps at once: {}", tree.overlap);
@@ -74,6 +74,15 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
         let _ = writeln!(text, "the log ends early: {damage}");
     }
     print_painted(&text)
+}
+
+/// The run in one line.
+fn summary_line(log: &RunLog) -> String {
+    let summary = log.summary();
+    let usage = summary.usage;
+    let (calls, tokens) =
+        (counted(usage.calls, "call"), counted(usage.prompt_tokens + usage.completion_tokens, "token"));
+    format!("run {}: {}, {calls}, {tokens}, {}", summary.id, summary.status, duration(1_000 * summary.wall_ms))
 }
 
 /// Prompt, replies and value of a step.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::event::{Logged, Usage};
+use flowrun_engine::event::{Logged, Usage};
 
 /// One try of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

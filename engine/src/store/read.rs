@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use crate::event::Logged;
 use crate::event::Usage;
-use crate::trace::{counted, duration};
 
 /// A folder of runs.
 #[derive(Clone, Debug)]
@@ -155,15 +154,6 @@ impl RunLog {
             steps: self.events.iter().filter(first).count() as u64,
             usage: usage.unwrap_or_else(|| self.usage_so_far()),
         }
-    }
-
-    /// The run in one line.
-    pub fn summary_line(&self) -> String {
-        let summary = self.summary();
-        let usage = summary.usage;
-        let (calls, tokens) =
-            (counted(usage.calls, "call"), counted(usage.prompt_tokens + usage.completion_tokens, "token"));
-        format!("run {}: {}, {calls}, {tokens}, {}", summary.id, summary.status, duration(1_000 * summary.wall_ms))
     }
 
     fn usage_so_far(&self) -> Usage {

@@ -7,8 +7,8 @@
 use std::fmt::Write;
 
 use super::{Detail, clean, notes};
-use crate::graph::{DependencyMode, Graph, Node, Work};
 use crate::trace::counted;
+use flowrun_engine::graph::{DependencyMode, Graph, Node, Work};
 
 /// Most nodes that are drawn, boxes included.
 const NODES_MAX: usize = 2_000;
@@ -208,8 +208,8 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Dependency;
-    use crate::id::NodeIndex;
+    use flowrun_engine::graph::Dependency;
+    use flowrun_engine::id::NodeIndex;
 
     const HOSTILE: &str = "a\"]; n9 --> x\n%%{init: {}}%% `b` <script>&lt;\\ \u{1b}[2J\u{202e}; end";
 

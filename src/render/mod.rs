@@ -10,7 +10,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 pub use markup::{dot, mermaid};
 
-use crate::graph::{DependencyMode, Graph, Node, Work};
+use flowrun_engine::graph::{DependencyMode, Graph, Node, Work};
 
 /// Most nodes that are drawn as boxes.
 const BOXES_MAX: usize = 40;
@@ -72,7 +72,7 @@ fn list(graph: &Graph, detail: Detail, depth: usize, text: &mut String) {
 }
 
 fn notes(graph: &Graph, node: &Node, detail: Detail) -> Vec<String> {
-    let source = |tree: &Option<Box<crate::expr::Tree>>| {
+    let source = |tree: &Option<Box<flowrun_engine::expr::Tree>>| {
         tree.as_ref()
             .map(|tree| tree.leaves().iter().map(|(_, leaf)| clean(leaf.text())).collect::<Vec<_>>().join(", "))
     };
@@ -128,8 +128,8 @@ pub fn columns(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Dependency;
-    use crate::id::NodeIndex;
+    use flowrun_engine::graph::Dependency;
+    use flowrun_engine::id::NodeIndex;
 
     fn fan(n: u32) -> Graph {
         let required = |source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
