@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -77,12 +76,6 @@ impl std::ops::Index<&str> for Fields {
     /// The value of a field; null if it is not written.
     fn index(&self, name: &str) -> &Value {
         self.get(name).unwrap_or(&Value::Null)
-    }
-}
-
-impl Serialize for Fields {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter())
     }
 }
 

@@ -333,7 +333,7 @@ impl Tree {
 
     /// Whether a leaf mentions the name.
     pub fn mentions(&self, name: &str) -> bool {
-        self.leaves().iter().any(|(_, leaf)| leaf.names().iter().any(|mention| *mention.name == *name))
+        self.root.mentions(name)
     }
 
     /// Every leaf expression with its path inside the tree.
@@ -412,6 +412,15 @@ impl Branch {
                     path.pop();
                 }
             }
+        }
+    }
+
+    fn mentions(&self, name: &str) -> bool {
+        match self {
+            Branch::Constant(_) => false,
+            Branch::Leaf(leaf) => leaf.names().iter().any(|mention| *mention.name == *name),
+            Branch::List(items) => items.iter().any(|item| item.mentions(name)),
+            Branch::Map(map) => map.iter().any(|(_, value)| value.mentions(name)),
         }
     }
 

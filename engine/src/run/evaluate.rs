@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Driver;
@@ -29,15 +28,6 @@ impl Names for Known {
         let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
         Some(self.0[at].1.clone())
     }
-}
-
-/// A rendered input as it is stored and shown.
-#[derive(Serialize)]
-struct InputForm<'a> {
-    kind: &'a str,
-    fields: &'a Fields,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    schema: Option<&'a Value>,
 }
 
 /// The input of a leaf that has nothing to evaluate.
@@ -150,7 +140,7 @@ impl Driver {
         let model = if code.asks() { self.model(step, &fields) } else { ModelChoice::default() };
         let schema = code.schema.clone();
         let json_schema = schema.as_ref().map(|schema| schema.json_schema());
-        let hash = self.values.announce(&InputForm { kind: &code.kind, fields: &fields, schema: json_schema });
+        let hash = self.values.announce_input(&code.kind, &fields, json_schema);
         self.rendered.insert(step, Input { fields, schema, model, rules: code.expansion.clone() });
         Ok(Decision::Input { hash, calls })
     }
@@ -325,13 +315,13 @@ impl Driver {
         let this = this.map(Datum::new);
         tree.eval(|leaf| {
             let bare = match leaf.bare_name() {
-                Some(BareName::Node(node)) => self.resolved(self.scheduler.resolve_node(scope, node)),
-                Some(BareName::Other("this")) => this.clone(),
-                Some(BareName::Other(name)) => self.named(scope, name),
+                Some(BareName::Node(node)) => self.json_of(self.scheduler.step_of(scope, node)),
+                Some(BareName::Other("this")) => this.as_ref().map(|this| this.json().clone()),
+                Some(BareName::Other(name)) => self.named(scope, name).map(|value| value.json().clone()),
                 None => None,
             };
             match bare {
-                Some(value) => Ok(value.json().clone()),
+                Some(value) => Ok(value),
                 None => leaf.eval(&self.known(scope, leaf.names(), this.as_ref())),
             }
         })
@@ -356,7 +346,7 @@ impl Driver {
     /// The value of a name that a text mentions.
     fn mentioned(&mut self, scope: Scope, mention: &NameUse) -> Option<Arc<Datum>> {
         match mention.node {
-            Some(node) => self.resolved(self.scheduler.resolve_node(scope, node)),
+            Some(node) => self.value_of(self.scheduler.step_of(scope, node)),
             None => self.named(scope, &mention.name),
         }
     }
@@ -369,9 +359,24 @@ impl Driver {
         }
     }
 
+    /// The value of a step; null if it gave none.
+    fn value_of(&self, step: StepId) -> Option<Arc<Datum>> {
+        match self.values.of_step(step) {
+            Some(value) => Some(value.clone()),
+            None => self.resolved(self.scheduler.resolved(step)),
+        }
+    }
+
+    fn json_of(&self, step: StepId) -> Option<Value> {
+        match self.values.of_step(step) {
+            Some(value) => Some(value.json().clone()),
+            None => self.resolved(self.scheduler.resolved(step)).map(|value| value.json().clone()),
+        }
+    }
+
     fn resolved(&self, resolved: Resolved) -> Option<Arc<Datum>> {
         match resolved {
-            Resolved::Value { step, value } => Some(self.values.of_step(step, value).clone()),
+            Resolved::Value(hash) => Some(self.values.get(hash).clone()),
             Resolved::Null => Some(Datum::new(Value::Null)),
             Resolved::Item { list, index } => Some(Datum::new(self.values.get(list).json()[index as usize].clone())),
             Resolved::Unsettled(step) => Some(Datum::new(self.unfinished_value(step))),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::expr::Datum;
 use crate::failure::StepError;
 use crate::id::{ById, StepId, ValueHash};
+use crate::node::Fields;
 use crate::observer::Observers;
 
 /// Values by hash. Whatever is stored is announced to the observers before a record mentions it.
@@ -33,9 +33,27 @@ impl Values {
         self.keep(value)
     }
 
-    /// Announces the JSON form of something that the run itself never reads again; the same one may be announced twice.
-    pub(super) fn announce(&mut self, form: &impl Serialize) -> ValueHash {
-        self.write(form);
+    /// Announces a rendered input, which the run itself never reads again: `{"kind", "fields": {…}, "schema"?}`. The same one
+    /// may be announced twice.
+    pub(super) fn announce_input(&mut self, kind: &str, fields: &Fields, schema: Option<&Value>) -> ValueHash {
+        self.text.clear();
+        self.text.extend_from_slice(b"{\"kind\":");
+        self.word(kind);
+        self.text.extend_from_slice(b",\"fields\":{");
+        for (index, (name, value)) in fields.iter().enumerate() {
+            if index > 0 {
+                self.text.push(b',');
+            }
+            self.word(name);
+            self.text.push(b':');
+            self.append(value);
+        }
+        self.text.push(b'}');
+        if let Some(schema) = schema {
+            self.text.extend_from_slice(b",\"schema\":");
+            self.append(schema);
+        }
+        self.text.push(b'}');
         let hash = ValueHash::of_bytes(&self.text);
         if self.observers.want_values() {
             let datum = Datum::from_text(std::str::from_utf8(&self.text).expect("BUG: JSON is text"));
@@ -65,9 +83,9 @@ impl Values {
         self.by_step[step.index()] = latest.or_else(|| self.by_hash.get(&hash)).cloned();
     }
 
-    /// The value of a step that succeeded.
-    pub(super) fn of_step(&self, step: StepId, hash: ValueHash) -> &Arc<Datum> {
-        self.by_step.get(step.index()).and_then(Option::as_ref).unwrap_or_else(|| self.get(hash))
+    /// The value of a step that is known to have succeeded.
+    pub(super) fn of_step(&self, step: StepId) -> Option<&Arc<Datum>> {
+        self.by_step.get(step.index())?.as_ref()
     }
 
     /// A stored value.
@@ -75,9 +93,24 @@ impl Values {
         self.by_hash.get(&hash).expect("BUG: a hash without its value")
     }
 
-    fn write(&mut self, form: &impl Serialize) {
+    fn write(&mut self, value: &Value) {
         self.text.clear();
-        serde_json::to_writer(&mut self.text, form).expect("BUG: writing JSON to memory failed");
+        self.append(value);
+    }
+
+    fn append(&mut self, value: &Value) {
+        serde_json::to_writer(&mut self.text, value).expect("BUG: writing JSON to memory failed");
+    }
+
+    /// Appends a text that is mostly a plain word, which needs no escapes.
+    fn word(&mut self, word: &str) {
+        if word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            self.text.push(b'"');
+            self.text.extend_from_slice(word.as_bytes());
+            self.text.push(b'"');
+        } else {
+            self.append(&Value::from(word));
+        }
     }
 
     /// Keeps the value whose text was written last.

@@ -24,13 +24,8 @@ pub enum Scope {
 /// What a name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolved {
-    /// The value of a step.
-    Value {
-        /// The step.
-        step: StepId,
-        /// Its value.
-        value: ValueHash,
-    },
+    /// A value.
+    Value(ValueHash),
     /// A node that was skipped, failed or cancelled.
     Null,
     /// An element of a list.
@@ -91,8 +86,8 @@ impl Scheduler {
         }
     }
 
-    /// What a node of the graph in which a text is evaluated came to.
-    pub fn resolve_node(&self, scope: Scope, node: NodeIndex) -> Resolved {
+    /// The step of a node of the graph in which a text is evaluated.
+    pub fn step_of(&self, scope: Scope, node: NodeIndex) -> StepId {
         let mut frame = match scope {
             Scope::Step(step) => self.frame_of(step),
             Scope::Body(step) => {
@@ -101,7 +96,7 @@ impl Scheduler {
         };
         loop {
             match frame.body {
-                Body::Nodes { first } => return self.resolved(advance::child(first, node)),
+                Body::Nodes { first } => return advance::child(first, node),
                 Body::Items(_) => frame = self.frame_of(frame.parent),
             }
         }
@@ -151,10 +146,11 @@ impl Scheduler {
         }
     }
 
-    fn resolved(&self, step: StepId) -> Resolved {
+    /// What a step came to.
+    pub fn resolved(&self, step: StepId) -> Resolved {
         let data = &self.steps[step.index()];
         match (data.state, self.value(step)) {
-            (State::Succeeded, Some(value)) => Resolved::Value { step, value },
+            (State::Succeeded, Some(value)) => Resolved::Value(value),
             (state, _) if state.is_terminal() && !self.was_cut_off(step) => Resolved::Null,
             _ => Resolved::Unsettled(step),
         }
@@ -189,7 +185,7 @@ impl Scheduler {
         let is_item = matches!(self.frame_of(step).body, Body::Items(_));
         let drops = is_item && self.node(step).is_some_and(|node| node.on_item_error == OnItemError::Drop);
         match self.resolved(step) {
-            Resolved::Value { value, .. } => ChildResult::Value(value),
+            Resolved::Value(value) => ChildResult::Value(value),
             Resolved::Unsettled(step) => ChildResult::Unsettled(Some(step)),
             _ if drops && self.state(step) == State::Failed => ChildResult::Dropped,
             _ => ChildResult::Null,

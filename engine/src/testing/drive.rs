@@ -234,7 +234,7 @@ impl Simulation<'_> {
         let names = sources.map(|dependency| graph.node(dependency.source).name.to_string());
         let seen = names.chain(reads(&node)).map(|name| {
             let value = match self.scheduler.resolve(Scope::Step(step), &name) {
-                Resolved::Value { value, .. } => json!(value),
+                Resolved::Value(value) => json!(value),
                 Resolved::Null => Value::Null,
                 Resolved::Unknown => json!("unknown"),
                 other => panic!("`{name}` of `{}` is read too early: {other:?}", self.scheduler.path(step)),
