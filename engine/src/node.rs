@@ -125,13 +125,22 @@ pub struct NodeContext {
     pub attempt: u32,
     /// Number of the sample, from 0, for a node with `samples`.
     pub sample: Option<u32>,
-    /// Lowers and checks a plan by the rules of the engine.
-    pub plans: PlanChecker,
-    pub(crate) observers: Observers,
+    pub(crate) run: Arc<RunContext>,
     pub(crate) cancelled: OnceLock<CancellationToken>,
 }
 
+/// What all attempts of a run share.
+pub(crate) struct RunContext {
+    pub(crate) plans: PlanChecker,
+    pub(crate) observers: Observers,
+}
+
 impl NodeContext {
+    /// Lowers and checks a plan by the rules of the engine.
+    pub fn plans(&self) -> &PlanChecker {
+        &self.run.plans
+    }
+
     /// Fires when the attempt is to stop. Requests in flight must be dropped then; who goes on is given up after a while.
     pub fn cancelled(&self) -> &CancellationToken {
         self.cancelled.get_or_init(CancellationToken::new)
@@ -139,7 +148,7 @@ impl NodeContext {
 
     /// Takes text as it is produced, for progress displays. Never part of the log.
     pub fn tokens(&self) -> TokenSink {
-        TokenSink::new(self.observers.clone(), self.path.clone())
+        TokenSink::new(self.run.observers.clone(), self.path.clone())
     }
 }
 

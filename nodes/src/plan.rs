@@ -184,7 +184,7 @@ impl<'a> Request<'a> {
         if self.combine {
             plan.append_answer();
         }
-        match self.context.plans.check(&plan.to_value(), &self.keys, &self.rules) {
+        match self.context.plans().check(&plan.to_value(), &self.keys, &self.rules) {
             Ok(_) => Ok(Draft { plan, repairs }),
             Err(problems) => Err(lines(&problems)),
         }

@@ -24,12 +24,12 @@ use super::evaluate::constant_input;
 use super::values::Values;
 use super::{RunOptions, RunOutcome, spans};
 use crate::check::PlanChecker;
-use crate::event::{AttemptReport, Command, Event, Outcome, RunEnded, RunStarted, SEMANTICS, TimerKind};
+use crate::event::{AttemptReport, Command, DecideField, Event, Outcome, RunEnded, RunStarted, SEMANTICS, TimerKind};
 use crate::expr::Datum;
 use crate::failure::StepError;
 use crate::graph::Workflow;
 use crate::id::{ById, StepId};
-use crate::node::{Input, Kinds, NodeContext, NodeError, Output};
+use crate::node::{Input, Kinds, NodeContext, NodeError, Output, RunContext};
 use crate::observer::Records;
 use crate::scheduler::{Effects, Scheduler};
 
@@ -65,7 +65,7 @@ pub(super) struct Driver {
     pub(super) workflow: Arc<Workflow>,
     pub(super) scheduler: Scheduler,
     pub(super) values: Values,
-    pub(super) plans: PlanChecker,
+    pub(super) context: Arc<RunContext>,
     /// Inputs of closed frames by the step that opened them, converted once.
     pub(super) inputs: BTreeMap<StepId, BTreeMap<String, Arc<Datum>>>,
     /// Rendered inputs of leaves that have not ended.
@@ -82,7 +82,8 @@ pub(super) struct Driver {
     sequence: u64,
     transactions: u64,
     effects: Effects,
-    commands: VecDeque<Command>,
+    /// Decisions that have not been answered.
+    open: VecDeque<(StepId, DecideField)>,
     outward: Vec<Command>,
     steps: u64,
     ended: Option<RunEnded>,
@@ -94,7 +95,10 @@ impl Driver {
             scheduler: Scheduler::new(workflow.graph.clone()),
             values: Values::new(workflow.limits.output_bytes, options.observers.clone()),
             workflow,
-            plans: PlanChecker::new(kinds.specs().clone()),
+            context: Arc::new(RunContext {
+                plans: PlanChecker::new(kinds.specs().clone()),
+                observers: options.observers.clone(),
+            }),
             inputs: BTreeMap::new(),
             rendered: IndexMap::default(),
             kinds,
@@ -107,7 +111,7 @@ impl Driver {
             sequence: 0,
             transactions: 0,
             effects: Effects::default(),
-            commands: VecDeque::new(),
+            open: VecDeque::new(),
             outward: Vec::new(),
             steps: 0,
             ended: None,
@@ -177,15 +181,19 @@ impl Driver {
                 effects.events.push(Event::Cancel);
                 self.scheduler.apply(&event, &mut effects);
                 effects.events[at] = event;
-                self.commands.extend(effects.commands.drain(..));
+                for command in effects.commands.drain(..) {
+                    match command {
+                        Command::Decide { step, field } => self.open.push_back((step, field)),
+                        outward => self.outward.push(outward),
+                    }
+                }
             }
-            match self.commands.pop_front() {
-                Some(Command::Decide { step, field }) if self.scheduler.wants(step, field) => {
+            match self.open.pop_front() {
+                Some((step, field)) if self.scheduler.wants(step, field) => {
                     let decision = self.evaluate(step, field);
                     next = Some(Event::Decided { step, field, decision });
                 }
-                Some(Command::Decide { .. }) => {}
-                Some(command) => self.outward.push(command),
+                Some(_) => {}
                 None => break,
             }
         }
@@ -251,8 +259,7 @@ impl Driver {
             path: self.scheduler.path(step),
             attempt,
             sample: self.scheduler.sample(step),
-            plans: self.plans.clone(),
-            observers: self.options.observers.clone(),
+            run: self.context.clone(),
             cancelled: OnceLock::new(),
         });
         let input = match node.has_input {

@@ -163,7 +163,7 @@ impl Driver {
         let keys = input.as_ref().and_then(|input| input.json().as_object()).into_iter().flat_map(Map::keys);
         let keys: Vec<String> = keys.filter(|key| *key != "question").cloned().collect();
         let rules = node.code.expansion.clone().expect("BUG: an expansion without rules");
-        let graph = self.plans.check(&plan, &keys, &rules).map_err(|problems| {
+        let graph = self.context.plans.check(&plan, &keys, &rules).map_err(|problems| {
             let lines: Vec<String> =
                 problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
             StepError::terminal("bad_plan", format!("the plan does not check: {}", lines.join("; ")))

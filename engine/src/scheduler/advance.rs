@@ -10,7 +10,7 @@ use super::arena::{Body, Frame, Items, Layer, SharedGraph, Step};
 use super::{Effects, News, Scheduler};
 use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, SkipReason, TimerKind};
 use crate::failure::StepError;
-use crate::graph::{Count, DependencyMode, Graph, Node, Work};
+use crate::graph::{Count, DependencyMode, Graph, Work};
 use crate::id::{FrameId, NodeIndex, StepId, ValueHash};
 use crate::state::State;
 
@@ -38,9 +38,10 @@ impl Scheduler {
         match &mut frame.body {
             Body::Nodes { first } => {
                 let first = *first;
-                let graph = frame.graph.0.clone();
-                for &consumer in graph.consumers(node) {
+                let mut next = 0;
+                while let Some(&consumer) = self.frames[frame_id.index()].graph.0.consumers(node).get(next) {
                     self.source_settled(child(first, consumer), effects);
+                    next += 1;
                 }
             }
             Body::Items(items) => {
@@ -64,9 +65,9 @@ impl Scheduler {
 
     /// Everything that the step waits for is settled: is it needed? A function of settled states alone.
     fn verdict(&mut self, step: StepId, effects: &mut Effects) {
-        let graph = self.graph_of(step);
-        let node = graph.node(self.steps[step.index()].node);
-        let Body::Nodes { first } = self.frame_of(step).body else { panic!("BUG: a verdict on an item") };
+        let frame = self.frame_of(step);
+        let node = frame.graph.0.node(self.steps[step.index()].node);
+        let Body::Nodes { first } = frame.body else { panic!("BUG: a verdict on an item") };
         let succeeded = |source: NodeIndex| self.state(child(first, source)) == State::Succeeded;
         let missing = node.dependencies.iter().find(|d| d.mode == DependencyMode::Required && !succeeded(d.source));
         let reason = match (&node.any_of, missing) {
@@ -77,41 +78,47 @@ impl Scheduler {
         match reason {
             Some(reason) => self.settle(step, Outcome::Skipped(reason), effects),
             None if node.has_guard => self.decide(step, DecideField::Guard, effects),
-            None => self.admit(step, node, effects),
+            None => self.admit(step, effects),
         }
     }
 
     /// The step is needed.
-    fn admit(&mut self, step: StepId, node: &Node, effects: &mut Effects) {
+    fn admit(&mut self, step: StepId, effects: &mut Effects) {
         self.set(step, State::Ready);
         effects.events.push(Event::Ready { step });
+        let node = self.node(step).expect("BUG: the root was admitted");
+        let (samples, max_parallel) = (node.samples, node.max_parallel);
         let fixed = |count: Option<Count>| if let Some(Count::Fixed(count)) = count { count } else { 0 };
         let data = self.step_mut(step);
-        data.samples = fixed(node.samples);
-        data.window = fixed(node.max_parallel);
-        if [node.samples, node.max_parallel].contains(&Some(Count::Decided)) {
+        data.samples = fixed(samples);
+        data.window = fixed(max_parallel);
+        if [samples, max_parallel].contains(&Some(Count::Decided)) {
             self.decide(step, DecideField::Counts, effects);
         } else {
-            self.unfold(step, node, effects);
+            self.unfold(step, effects);
         }
     }
 
     /// Opens the items or samples of a step, or begins its work.
-    fn unfold(&mut self, step: StepId, node: &Node, effects: &mut Effects) {
+    fn unfold(&mut self, step: StepId, effects: &mut Effects) {
+        let node = self.node(step).expect("BUG: the root does not unfold");
         match (self.steps[step.index()].layer, &node.work) {
             (Layer::Items, _) => self.decide(step, DecideField::Items, effects),
-            (Layer::Samples, _) => self.open_items(step, node, None, self.steps[step.index()].samples, effects),
+            (Layer::Samples, _) => self.open_items(step, None, self.steps[step.index()].samples, effects),
             (Layer::Work, Work::Value) => self.decide(step, DecideField::Value, effects),
             (Layer::Work, _) if node.has_input => self.decide(step, DecideField::Input, effects),
-            (Layer::Work, _) => self.begin_work(step, node, effects),
+            (Layer::Work, _) => self.begin_work(step, effects),
         }
     }
 
     /// The input is known: queue up for a slot, or open the frame.
-    fn begin_work(&mut self, step: StepId, node: &Node, effects: &mut Effects) {
-        match &node.work {
+    fn begin_work(&mut self, step: StepId, effects: &mut Effects) {
+        match &self.node(step).expect("BUG: the root began twice").work {
             Work::Leaf => self.enqueue(step),
-            Work::Group(graph) | Work::Call(graph) => self.open_graph(step, graph, effects),
+            Work::Group(graph) | Work::Call(graph) => {
+                let graph = graph.clone();
+                self.open_graph(step, &graph, effects);
+            }
             Work::Expand => self.decide(step, DecideField::Graph, effects),
             Work::Value => panic!("BUG: a value step has no input"),
         }
@@ -119,9 +126,6 @@ impl Scheduler {
 
     /// Takes the answer to a `Decide`.
     pub(super) fn decided(&mut self, step: StepId, field: DecideField, decision: &Decision, effects: &mut Effects) {
-        let root = self.root.0.clone();
-        let graph = if step == StepId::ROOT { root } else { self.graph_of(step) };
-        let node = graph.nodes().get(self.steps[step.index()].node.index());
         match (field, decision) {
             (DecideField::BestOutput, decision) => self.end_exhausted(decision, effects),
             (DecideField::ErrorValue, Decision::Value(value)) => self.recover(step, *value, effects),
@@ -130,22 +134,7 @@ impl Scheduler {
             (DecideField::Value, Decision::Value(value)) => {
                 self.settle(step, Outcome::Succeeded { value: *value, recovered: None }, effects);
             }
-            (field, decision) => {
-                let node = node.expect("BUG: the root decides values only");
-                self.decided_before_work(step, node, (field, decision), effects);
-            }
-        }
-    }
-
-    fn decided_before_work(
-        &mut self,
-        step: StepId,
-        node: &Node,
-        answer: (DecideField, &Decision),
-        effects: &mut Effects,
-    ) {
-        match answer {
-            (DecideField::Guard, Decision::Guard(true)) => self.admit(step, node, effects),
+            (DecideField::Guard, Decision::Guard(true)) => self.admit(step, effects),
             (DecideField::Guard, Decision::Guard(false)) => {
                 self.settle(step, Outcome::Skipped(SkipReason::Guard), effects);
             }
@@ -153,15 +142,15 @@ impl Scheduler {
                 let data = self.step_mut(step);
                 data.samples = samples.unwrap_or(data.samples);
                 data.window = max_parallel.unwrap_or(data.window);
-                self.unfold(step, node, effects);
+                self.unfold(step, effects);
             }
             (DecideField::Items, Decision::Items { list, count }) => {
-                self.open_items(step, node, Some(*list), *count, effects);
+                self.open_items(step, Some(*list), *count, effects);
             }
             (DecideField::Input, Decision::Input { hash, calls }) => {
                 self.hashes[step.index()].input = Some(*hash);
                 self.step_mut(step).calls = *calls;
-                self.begin_work(step, node, effects);
+                self.begin_work(step, effects);
             }
             (DecideField::Graph, Decision::Graph { graph, .. }) => self.open_graph(step, graph, effects),
             (field, decision) => panic!("BUG: {decision:?} is no answer to {field:?}"),
@@ -193,14 +182,14 @@ impl Scheduler {
     }
 
     /// Opens a frame of items or samples, whose steps are made one by one.
-    fn open_items(&mut self, step: StepId, node: &Node, list: Option<ValueHash>, count: u32, effects: &mut Effects) {
+    fn open_items(&mut self, step: StepId, list: Option<ValueHash>, count: u32, effects: &mut Effects) {
         if u64::from(count) > self.limits.items {
             let message = format!("{count} items are more than `limits.items` allows ({})", self.limits.items);
             return self.fail(step, StepError::terminal("limit_items", message), effects);
         }
         let data = &self.steps[step.index()];
         let window = if data.window == 0 { 2 * self.max_parallel } else { data.window };
-        let layer = data.layer.below(node);
+        let layer = data.layer.below(self.node(step).expect("BUG: the root has no items"));
         let items = Items { list, count, steps: Vec::new(), open: 0, window, layer };
         let graph = self.graph_of(step);
         let Some(frame) = self.open_frame(step, graph, Body::Items(items), count, effects) else { return };
@@ -262,7 +251,6 @@ impl Scheduler {
         }
         let step = StepId(self.steps.len() as u32);
         let (node_index, samples) = (self.steps[parent.index()].node, self.steps[parent.index()].samples);
-        let graph = self.frames[frame_id.index()].graph.0.clone();
         let Body::Items(items) = &mut self.frames[frame_id.index()].body else { panic!("BUG: items expected") };
         let mut new = Step::new(frame_id, node_index, items.layer);
         new.index = items.steps.len() as u32;
@@ -273,7 +261,7 @@ impl Scheduler {
         self.enqueue_items(parent);
         self.set(step, State::Ready);
         effects.events.push(Event::Ready { step });
-        self.unfold(step, graph.node(node_index), effects);
+        self.unfold(step, effects);
     }
 
     /// Every step of a frame is settled: the parent gets its value, or is skipped with what its `output` requires.

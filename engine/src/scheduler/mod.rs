@@ -122,11 +122,16 @@ impl Scheduler {
     /// # Panics
     /// With "BUG:" on a derived event and on an event that is not accepted: the driver asks first.
     pub fn apply(&mut self, event: &Event, effects: &mut Effects) {
-        assert!(self.accepts(event), "BUG: an event that nothing waits for: {event:?}");
+        let awaited = match event {
+            Event::Decided { .. } | Event::Settled { .. } => true, // these make sure below, while they look anyway
+            event => self.accepts(event),
+        };
+        assert!(awaited, "BUG: an event that nothing waits for: {event:?}");
         match event {
             Event::RunStarted(started) => self.start_run(started, effects),
             Event::Decided { step, field, decision } => {
-                self.step_mut(*step).deciding = None;
+                let open = self.step_mut(*step).deciding.take();
+                assert!(open == Some(*field), "BUG: an answer that nothing waits for: {event:?}");
                 self.decisions_open -= 1;
                 self.decided(*step, *field, decision, effects);
             }
