@@ -1,0 +1,113 @@
+//! What the parts of the engine cost: the scheduler alone, the checker, and the evaluation of expressions.
+//!
+//!     cargo bench --bench engine
+//!
+//! Whole runs are measured by `flowrun bench`.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a measurement that cannot go on should stop with the place")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use flowrun::{Datum, Event, Flowrun, ValueHash};
+use flowrun_engine::event::{Command, DecideField, Decision, RunStarted, SEMANTICS};
+use flowrun_engine::expr::{Expression, Scope, Template};
+use flowrun_engine::graph::{Dependency, DependencyMode, Graph, Limits, Node, Work};
+use flowrun_engine::id::NodeIndex;
+use flowrun_engine::scheduler::{Effects, Scheduler};
+use serde_json::json;
+
+fn main() {
+    divan::main();
+}
+
+/// A graph of leaves without fields: node after node, or one, `n` beside each other, and one.
+fn graph(n: u32, sources: impl Fn(u32) -> Vec<u32>) -> Arc<Graph> {
+    let required = |source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
+    let node = |index: u32| {
+        let dependencies = sources(index).into_iter().map(required).collect();
+        Node { dependencies, ..Node::new(&format!("n{index}"), Work::Leaf) }
+    };
+    Arc::new(Graph::build((0..n).map(node).collect()).unwrap())
+}
+
+/// Every event of a run whose attempts end in the order in which they start.
+fn schedule(graph: &Arc<Graph>) -> usize {
+    let value = ValueHash::of_bytes(b"1");
+    let (mut scheduler, mut effects, mut events) = (Scheduler::new(graph.clone()), Effects::default(), 0);
+    let limits = Limits::default();
+    let started =
+        RunStarted { semantics: SEMANTICS, workflow: value, inputs: value, max_parallel: 16, calls_max: None, limits };
+    let mut queue = std::collections::VecDeque::from([Event::RunStarted(Box::new(started))]);
+    while let Some(event) = queue.pop_front() {
+        scheduler.apply(&event, &mut effects);
+        events += 1 + effects.events.drain(..).count();
+        for command in effects.commands.drain(..) {
+            queue.extend(match command {
+                Command::Start { step, attempt } => {
+                    Some(Event::Settled { step, attempt, result: Ok(value), report: None })
+                }
+                Command::Decide { step, field: field @ DecideField::Value } => {
+                    Some(Event::Decided { step, field, decision: Decision::Value(value) })
+                }
+                _ => None,
+            });
+        }
+    }
+    assert!(scheduler.is_over());
+    events
+}
+
+#[divan::bench(args = [1_000, 10_000, 100_000, 900_000], sample_count = 20)]
+fn scheduler_chain(bencher: Bencher, n: u32) {
+    let graph = graph(n, |node| node.checked_sub(1).into_iter().collect());
+    bencher.counter(ItemsCount::new(n)).bench(|| schedule(black_box(&graph)));
+}
+
+#[divan::bench(args = [1_000, 10_000, 100_000], sample_count = 20)]
+fn scheduler_fan(bencher: Bencher, n: u32) {
+    let last = n - 1;
+    let graph = graph(n, |node| if node == last { (1..last).collect() } else { (0..node.min(1)).collect() });
+    bencher.counter(ItemsCount::new(n)).bench(|| schedule(black_box(&graph)));
+}
+
+#[divan::bench(args = [100, 1_000, 20_000], sample_count = 10)]
+fn check(bencher: Bencher, n: usize) {
+    let mut text = String::from("flowrun: 1\nnodes:\n  n0: {value: 1}\n");
+    for node in 1..n {
+        let before = node - 1;
+        writeln!(text, "  n{node}: {{value: n{before} + 1, when: n{before} > 0}}").unwrap();
+    }
+    writeln!(text, "output: n{}", n - 1).unwrap();
+    let flowrun = Flowrun::builder().build();
+    bencher.counter(ItemsCount::new(n)).bench(|| flowrun.parse("bench.yaml", black_box(&text)).unwrap());
+}
+
+struct Outputs(BTreeMap<String, Arc<Datum>>);
+
+impl Scope for Outputs {
+    fn get(&self, name: &str) -> Option<Arc<Datum>> {
+        self.0.get(name).cloned()
+    }
+}
+
+fn outputs(n: usize) -> Arc<dyn Scope> {
+    let output =
+        |node| (format!("n{node}"), Datum::new(json!({"answer": format!("the answer {node}"), "score": node})));
+    Arc::new(Outputs((0..n).map(output).collect()))
+}
+
+#[divan::bench(args = ["n1", "n1.score > 3", "[n1, n2] | map(attribute='score') | sum", "n1.answer | upper | length"])]
+fn expression(bencher: Bencher, text: &str) {
+    let (expression, outputs) = (Expression::parse(text).unwrap(), outputs(10));
+    bencher.bench(|| expression.eval(black_box(&outputs)).unwrap());
+}
+
+/// A template that reads one of many outputs costs what it reads, not what exists.
+#[divan::bench(args = [1, 1_000])]
+fn template_that_reads_one_output(bencher: Bencher, of: usize) {
+    let (template, outputs) = (Template::parse("Sum up: {{ n0.answer }}").unwrap(), outputs(of));
+    bencher.bench(|| template.render(black_box(&outputs)).unwrap());
+}
