@@ -41,7 +41,7 @@ pub use flowrun_engine::id::{StepId, ValueHash};
 pub use flowrun_engine::node::{Fields, Input, Kinds, Node, NodeContext, NodeError, Output, TokenSink};
 pub use flowrun_engine::observer::{Observer, Observers};
 pub use flowrun_engine::retry::RetryPolicy;
-pub use flowrun_engine::run::{RunFailure, RunOptions, RunOutcome, StartError};
+pub use flowrun_engine::run::{RunOptions, RunOutcome, StartError};
 pub use flowrun_engine::schema::{Schema, SchemaError};
 pub use flowrun_engine::source::Source;
 pub use flowrun_nodes::model::{CallContext, OpenAi, Scripted, Secret};

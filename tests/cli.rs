@@ -394,15 +394,7 @@ fn methods_of_the_library_give_their_answers() {
         "- {match: Q, reply: 'So it is 1,000.', times: 2}\n- {match: Q, reply: 'The answer is 7.', times: 1}\n",
     );
     let output = place.flowrun(&[
-        "run",
-        "@self-consistency",
-        "--input",
-        "question=x",
-        "--input",
-        "n=3",
-        "-q",
-        "--model",
-        "scripted:sc.yaml",
+        "run", "@self-consistency", "--input", "question=x", "--input", "n=3", "-q", "--model", "scripted:sc.yaml",
     ]);
     let value: Value = serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)));
     assert_eq!((&value["answer"], value["samples"].as_u64()), (&1000.into(), Some(3)));

@@ -5,19 +5,7 @@
 
 /// Names that no input and no node may have.
 pub const RESERVED: &[&str] = &[
-    "this",
-    "last",
-    "past",
-    "item",
-    "index",
-    "iteration",
-    "pass",
-    "error",
-    "loop",
-    "range",
-    "null",
-    "none",
-    "true",
+    "this", "last", "past", "item", "index", "iteration", "pass", "error", "loop", "range", "null", "none", "true",
     "false",
 ];
 

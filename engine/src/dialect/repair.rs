@@ -35,19 +35,8 @@ impl fmt::Display for Repair {
 pub fn repair(mut steps: Vec<PlanStep>, question: &str, keys: &[String]) -> (Vec<PlanStep>, Vec<Repair>) {
     type Rule = fn(&mut Vec<PlanStep>, &Context) -> Option<Repair>;
     let rules: [Rule; 13] = [
-        repeated_question,
-        taken_id,
-        doubled_id,
-        equal_asks,
-        bad_guard,
-        bad_each,
-        missing_item,
-        stray_item,
-        misspelt_slot,
-        literal_number,
-        bad_formula,
-        stated_result,
-        mentioned_word,
+        repeated_question, taken_id, doubled_id, equal_asks, bad_guard, bad_each, missing_item, stray_item,
+        misspelt_slot, literal_number, bad_formula, stated_result, mentioned_word,
     ];
     let context = Context { question: normal(question), keys };
     let mut repairs = Vec::new();

@@ -8,6 +8,7 @@ mod evaluate;
 mod spans;
 mod values;
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -68,36 +69,24 @@ impl RunOutcome {
     /// The output of a run that succeeded.
     ///
     /// # Errors
-    /// Everything about a run that ended otherwise.
-    pub fn into_output(self) -> Result<Value, Box<RunFailure>> {
-        match (self.status, self.output) {
-            (Status::Success, Some(output)) => Ok(output),
-            (status, partial) => {
-                let Self { error, failed_step, bound, usage, .. } = self;
-                Err(Box::new(RunFailure { status, error, failed_step, bound, partial, usage }))
-            }
-        }
+    /// The outcome itself, if it is another one: it says what went wrong, and has the best answer so far.
+    pub fn into_output(mut self) -> Result<Value, Box<Self>> {
+        let output = if self.status == Status::Success { self.output.take() } else { None };
+        output.ok_or_else(|| Box::new(self))
     }
 }
 
-/// A run that did not succeed.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("the run {}{}{}", .status.ending(), .failed_step.as_ref().filter(|step| !step.is_empty()).map(|step| format!(" in `{step}`")).unwrap_or_default(),
-    .error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
-pub struct RunFailure {
-    /// How it ended: `failed`, `exhausted` or `cancelled`.
-    pub status: Status,
-    /// Why there is no output.
-    pub error: Option<StepError>,
-    /// Path of the step that failed.
-    pub failed_step: Option<String>,
-    /// The run-wide quantity that was used up.
-    pub bound: Option<Bound>,
-    /// The best answer so far of a run whose means were used up.
-    pub partial: Option<Value>,
-    /// What all attempts cost.
-    pub usage: Usage,
+impl fmt::Display for RunOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the run {}", self.status.ending())?;
+        if let Some(step) = self.failed_step.as_ref().filter(|step| !step.is_empty()) {
+            write!(f, " in `{step}`")?;
+        }
+        self.error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
 }
+
+impl std::error::Error for RunOutcome {}
 
 /// Why a run did not begin.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -66,11 +66,6 @@ pub(super) fn report(event: &Event, scheduler: &Scheduler, started: Instant) {
                 (ended.status.word(), ended.usage.calls, started.elapsed().as_millis() as u64);
             info!(target: "flowrun", status, calls, wall_ms, "run ended");
         }
-        Event::Decided { .. }
-        | Event::Settled { .. }
-        | Event::Timer { .. }
-        | Event::Cancel
-        | Event::Ready { .. }
-        | Event::Started { .. } => {}
+        _ => {}
     }
 }
