@@ -1,10 +1,12 @@
 //! The one integration binary: the built command, the library and the house rules, tested from outside.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop with the place")]
 
+mod bench;
 mod book;
 mod cli;
 mod diagnostics;
 mod docs;
+mod embedding;
 mod examples;
 mod graphs;
 mod http;

@@ -386,3 +386,41 @@ async fn inputs_are_checked_before_anything_runs() {
     assert!(matches!(start(json!({"n": "one"})).await, Err(StartError::BadInput { .. })));
     assert!(matches!(start(json!({"n": 1, "m": 2})).await, Err(StartError::UnknownInput { .. })));
 }
+
+/// The kind `repeat`: its `word`, `times` over; asks no model.
+struct Repeat;
+
+#[async_trait]
+impl Node for Repeat {
+    fn spec(&self) -> KindSpec {
+        let spec = KindSpec::leaf("repeat").field("word", FieldFormat::Expression, "what is said");
+        spec.field("times", FieldFormat::Count, "how often")
+    }
+
+    async fn run(&self, _: &NodeContext, input: Input) -> Result<Output, NodeError> {
+        let times = input.fields["times"].as_u64().unwrap_or(1) as usize;
+        let word = input.fields["word"].to_string();
+        Ok(Output { value: json!(vec![word; times].join(" ")), ..Output::default() })
+    }
+}
+
+#[tokio::test]
+async fn constants_reach_their_kind_without_an_evaluation() {
+    let text = "flowrun: 1\nnodes:\n  a: {kind: repeat, word: [1, {x: true}], times: 2}\n  b: {kind: repeat, word: [a]}\noutput: [a, b]";
+    let mut kinds = kinds();
+    kinds.register(Repeat);
+    let checked = check_text("t.yaml", text, kinds.specs(), &NoLibrary);
+    let workflow = checked.unwrap_or_else(|refused| panic!("{:#?}", refused.diagnostics)).0.workflow;
+    let seen = Arc::new(Seen::default());
+    let mut options = RunOptions::default();
+    options.observers.add(seen.clone());
+    let outcome = run(&workflow, Map::new(), &kinds, options).await.unwrap();
+    let said = r#"[1,{"x":true}] [1,{"x":true}]"#;
+    assert_eq!(outcome.output, Some(json!([said, json!([said]).to_string()])));
+    let records = seen.records.lock().unwrap();
+    let decided = |path: &str| {
+        let of = |record: &&Record| &*record.path == path && matches!(record.event, Event::Decided { .. });
+        records.iter().filter(of).count()
+    };
+    assert_eq!((decided("a"), decided("b")), (0, 1));
+}
