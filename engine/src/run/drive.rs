@@ -206,8 +206,10 @@ impl Driver {
 
     /// Numbers the events of a transaction and hands them to the observers.
     fn commit(&mut self, events: &mut Vec<Event>) {
+        if spans::wanted() {
+            events.iter().for_each(|event| spans::report(event, &self.scheduler, self.started));
+        }
         for event in &*events {
-            spans::report(event, &self.scheduler, self.started);
             match event {
                 Event::RunEnded(ended) => self.ended = Some((**ended).clone()),
                 Event::Started { attempt: 1, .. } => self.steps += 1,

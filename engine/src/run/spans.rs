@@ -7,6 +7,7 @@
 use std::future::Future;
 
 use tokio::time::Instant;
+use tracing::level_filters::LevelFilter;
 use tracing::{Span, debug, debug_span, info, info_span, warn};
 
 use crate::event::{Event, Outcome};
@@ -34,6 +35,11 @@ pub(super) async fn attempt(work: impl Future<Output = Result<Output, NodeError>
         Err(failed) => debug!(target: "flowrun", calls = failed.usage.calls, error = %failed.error, "attempt ended"),
     }
     result
+}
+
+/// Whether anybody may listen.
+pub(super) fn wanted() -> bool {
+    LevelFilter::current() >= LevelFilter::WARN
 }
 
 /// Reports an entry of the log.

@@ -34,6 +34,15 @@ impl Layer {
     }
 }
 
+/// Whether an attempt's end is awaited. While it is, it holds a slot and its allowance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flight {
+    None,
+    Open,
+    /// It was told to stop.
+    Cancelled,
+}
+
 /// One execution of a node, or of one item or sample of it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Step {
@@ -51,6 +60,8 @@ pub(super) struct Step {
     pub(super) pending: u32,
     /// Attempts started.
     pub(super) attempt: u32,
+    /// Whether the latest of them is in flight.
+    pub(super) flight: Flight,
     /// How many samples it, or its items, unfold into.
     pub(super) samples: u32,
     /// Most open items at once; 0: the default.
@@ -75,6 +86,7 @@ impl Step {
             index: 0,
             pending: 0,
             attempt: 0,
+            flight: Flight::None,
             samples: 0,
             window: 0,
             calls: 0,

@@ -4,9 +4,9 @@
 //! if its allowance fits the budget, a map opens its next item (which asks for its input first, so dispatching goes on
 //! after the answer). The run ends when the root is settled and nothing is in flight.
 
-use super::arena::{Body, Step};
+use super::arena::{Body, Flight, Step};
 use super::queue::Entry;
-use super::{Effects, Ending, Flight, Scheduler};
+use super::{Effects, Ending, Scheduler};
 use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, RunEnded, Status, TimerKind};
 use crate::failure::StepError;
 use crate::id::{StepId, ValueHash};
@@ -20,7 +20,7 @@ impl Scheduler {
         }
         while self.decisions_open == 0
             && self.ending.is_none()
-            && self.flights.len() < self.max_parallel as usize
+            && self.in_flight < self.max_parallel
             && let Some(step) = self.next_ready()
         {
             if self.steps[step.index()].child.is_some() {
@@ -38,19 +38,23 @@ impl Scheduler {
                 break;
             }
         }
-        if self.decisions_open == 0 && self.flights.is_empty() {
+        if self.decisions_open == 0 && self.in_flight == 0 {
             self.end_if_done(effects);
         }
     }
 
     fn start(&mut self, step: StepId, effects: &mut Effects) {
         self.set(step, State::Running);
+        self.in_flight += 1;
         let data = self.step_mut(step);
+        let before = (data.attempt, std::mem::replace(&mut data.flight, Flight::Open));
         data.attempt += 1;
         let (attempt, calls) = (data.attempt, data.calls);
+        if let (attempt, Flight::Cancelled) = before {
+            self.abandoned.insert((step, attempt));
+        }
         let input = self.input(step);
         self.budget.reserve(calls);
-        self.flights.insert((step, attempt), Flight { calls, cancelled: false });
         effects.events.push(Event::Started { step, attempt, input });
         effects.commands.push(Command::Start { step, attempt });
         if let Some(delay_ms) = self.node(step).and_then(|node| node.timeout_ms) {

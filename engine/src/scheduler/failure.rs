@@ -1,7 +1,7 @@
 //! What a failure means, in one order: retry, then `on_item_error`, then `on_error`, else the frame fails and its parent step
 //! with it, and so on up. Closing a frame cancels everything in it; attempts in flight keep their slots until they end.
 
-use super::arena::{Body, Layer};
+use super::arena::{Body, Flight, Layer};
 use super::{Effects, Ending, GRACE_MS, Scheduler};
 use crate::event::{Command, DecideField, Event, Outcome, TimerKind, Usage};
 use crate::failure::{ErrorClass, StepError};
@@ -26,10 +26,10 @@ impl Scheduler {
         usage: Usage,
         effects: &mut Effects,
     ) {
-        let flight = self.flights.swap_remove(&(step, attempt)).expect("BUG: accepted without a flight");
-        self.budget.settle(flight.calls, usage.calls);
+        let flight = self.land(step, attempt);
+        self.budget.settle(self.steps[step.index()].calls, usage.calls);
         self.usage += usage;
-        if flight.cancelled {
+        if flight == Flight::Cancelled {
             return;
         }
         match result {
@@ -69,9 +69,10 @@ impl Scheduler {
                 self.enqueue(step);
             }
             TimerKind::Grace => {
-                let flight = self.flights.swap_remove(&(step, attempt)).expect("BUG: accepted without a flight");
-                let charged = Usage { calls: u64::from(flight.calls), ..Usage::default() };
-                self.budget.settle(flight.calls, charged.calls);
+                self.land(step, attempt);
+                let calls = self.steps[step.index()].calls;
+                let charged = Usage { calls: u64::from(calls), ..Usage::default() };
+                self.budget.settle(calls, charged.calls);
                 self.usage += charged;
             }
             TimerKind::Timeout => {
@@ -90,8 +91,9 @@ impl Scheduler {
 
     /// Tells the world to stop an attempt; it stays in flight until it ends or its grace is over.
     fn abandon(&mut self, step: StepId, attempt: u32, effects: &mut Effects) {
-        if let Some(flight) = self.flights.get_mut(&(step, attempt)).filter(|flight| !flight.cancelled) {
-            flight.cancelled = true;
+        let data = self.step_mut(step);
+        if data.attempt == attempt && data.flight == Flight::Open {
+            data.flight = Flight::Cancelled;
             effects.commands.push(Command::Cancel { step, attempt });
             effects.commands.push(Command::Timer { step, attempt, timer: TimerKind::Grace, delay_ms: GRACE_MS });
         }

@@ -23,7 +23,7 @@ mod queue;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use indexmap::IndexSet;
 
 use crate::budget::Budget;
 use crate::event::{Bound, Command, DecideField, Event, Outcome, RunStarted, TimerKind, Usage};
@@ -31,7 +31,7 @@ use crate::failure::StepError;
 use crate::graph::{Graph, Limits, Node};
 use crate::id::{ById, FrameId, NodeIndex, StepId, ValueHash};
 use crate::state::State;
-use arena::{Frame, Hashes, Layer, SharedGraph, Step};
+use arena::{Flight, Frame, Hashes, Layer, SharedGraph, Step};
 use queue::ReadyQueue;
 
 pub use names::{ChildResult, Children, Resolved, Scope};
@@ -57,8 +57,10 @@ pub struct Scheduler {
     hashes: Vec<Hashes>,
     frames: Vec<Frame>,
     ready: ReadyQueue,
-    /// Attempts whose end is awaited, cancelled ones too: each holds a slot and its allowance.
-    flights: IndexMap<(StepId, u32), Flight, ById>,
+    /// How many attempts are in flight, cancelled ones too.
+    in_flight: u32,
+    /// Cancelled attempts in flight of steps that have started another one since.
+    abandoned: IndexSet<(StepId, u32), ById>,
     decisions_open: u32,
     budget: Budget,
     usage: Usage,
@@ -70,13 +72,6 @@ pub struct Scheduler {
     over: bool,
     /// What has happened and has not been looked at; empty between events.
     news: VecDeque<News>,
-}
-
-/// An attempt whose end is awaited.
-#[derive(Clone, Debug, PartialEq)]
-struct Flight {
-    calls: u32,
-    cancelled: bool,
 }
 
 /// Something that others have to be told.
@@ -104,7 +99,8 @@ impl Scheduler {
             hashes: vec![Hashes::default()],
             frames: Vec::new(),
             ready: ReadyQueue::default(),
-            flights: IndexMap::default(),
+            in_flight: 0,
+            abandoned: IndexSet::default(),
             decisions_open: 0,
             budget: Budget::default(),
             usage: Usage::default(),
@@ -153,7 +149,7 @@ impl Scheduler {
         match event {
             Event::RunStarted(_) => self.frames.is_empty() && !self.over,
             Event::Decided { step, field, .. } => self.wants(*step, *field),
-            Event::Settled { step, attempt, .. } => self.flights.contains_key(&(*step, *attempt)),
+            Event::Settled { step, attempt, .. } => self.flight(*step, *attempt) != Flight::None,
             Event::Timer { step, attempt, timer } => self.awaits_timer(*step, *attempt, *timer),
             Event::Cancel => !self.over && self.ending.is_none() && !self.frames.is_empty(),
             _ => false,
@@ -228,12 +224,36 @@ impl Scheduler {
 
     fn awaits_timer(&self, step: StepId, attempt: u32, timer: TimerKind) -> bool {
         let Some(data) = self.steps.get(step.index()) else { return false };
-        match (timer, self.flights.get(&(step, attempt))) {
-            (TimerKind::Grace, flight) => flight.is_some_and(|flight| flight.cancelled),
-            (TimerKind::Timeout, Some(flight)) => !flight.cancelled,
-            (TimerKind::Timeout, None) => attempt == 0 && data.child.is_some() && data.state == State::Running,
+        match (timer, self.flight(step, attempt)) {
+            (TimerKind::Grace, flight) => flight == Flight::Cancelled,
+            (TimerKind::Timeout, Flight::Open) => true,
+            (TimerKind::Timeout, Flight::Cancelled) => false,
+            (TimerKind::Timeout, Flight::None) => attempt == 0 && data.child.is_some() && data.state == State::Running,
             (TimerKind::Backoff, _) => data.state == State::Backoff && data.attempt == attempt,
         }
+    }
+
+    /// Whether an attempt is in flight.
+    fn flight(&self, step: StepId, attempt: u32) -> Flight {
+        match self.steps.get(step.index()) {
+            Some(data) if data.attempt == attempt => data.flight,
+            Some(_) if self.abandoned.contains(&(step, attempt)) => Flight::Cancelled,
+            _ => Flight::None,
+        }
+    }
+
+    /// An attempt has ended or was given up: its slot is free.
+    fn land(&mut self, step: StepId, attempt: u32) -> Flight {
+        let flight = self.flight(step, attempt);
+        assert!(flight != Flight::None, "BUG: an end of an attempt that nothing waits for");
+        self.in_flight -= 1;
+        let data = self.step_mut(step);
+        if data.attempt == attempt {
+            data.flight = Flight::None;
+        } else {
+            self.abandoned.swap_remove(&(step, attempt));
+        }
+        flight
     }
 
     /// Makes every transition; a terminal state is never left.

@@ -4,7 +4,7 @@
 //! is passed over when it comes to the top. O(log n) to enter and to be taken.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use crate::id::StepId;
@@ -36,30 +36,47 @@ impl PartialOrd for Entry {
     }
 }
 
-/// Entries by their order.
+/// Entries by their order. Most come in it: those wait in a line, the others in a heap, and the first is that of either.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ReadyQueue(BinaryHeap<Entry>);
+pub(super) struct ReadyQueue {
+    line: VecDeque<Entry>,
+    heap: BinaryHeap<Entry>,
+}
 
 impl ReadyQueue {
     pub(super) fn push(&mut self, entry: Entry) {
-        self.0.push(entry);
+        if self.line.back().is_none_or(|last| entry < *last) {
+            self.line.push_back(entry);
+        } else {
+            self.heap.push(entry);
+        }
     }
 
     /// The first entry whose step is still queued.
     pub(super) fn first(&mut self, is_queued: impl Fn(StepId) -> bool) -> Option<StepId> {
-        while let Some(entry) = self.0.peek() {
-            if is_queued(entry.step) {
-                return Some(entry.step);
+        loop {
+            let from_line = self.line.front() >= self.heap.peek();
+            let first = if from_line { self.line.front() } else { self.heap.peek() }?.step;
+            if is_queued(first) {
+                return Some(first);
             }
-            self.0.pop();
+            if from_line {
+                self.line.pop_front()
+            } else {
+                self.heap.pop()
+            };
         }
-        None
     }
 }
 
 /// Two queues are equal if the same entries come out in the same order.
 impl PartialEq for ReadyQueue {
     fn eq(&self, other: &Self) -> bool {
-        self.0.clone().into_sorted_vec() == other.0.clone().into_sorted_vec()
+        let sorted = |queue: &Self| {
+            let mut all: Vec<Entry> = queue.line.iter().chain(&queue.heap).cloned().collect();
+            all.sort();
+            all
+        };
+        sorted(self) == sorted(other)
     }
 }
