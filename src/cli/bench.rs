@@ -17,6 +17,7 @@ use flowrun_engine::graph::Workflow;
 use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output};
 use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::RunOptions;
+use futures_util::future::join_all;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -193,7 +194,7 @@ struct Measured {
 
 /// A workload that can be run again and again.
 struct Bench {
-    flowrun: Arc<Flowrun>,
+    flowrun: Flowrun,
     workflow: Arc<Workflow>,
     max_parallel: u32,
 }
@@ -204,15 +205,9 @@ impl Bench {
         if let [log] = logs {
             return self.run(log.clone()).await;
         }
-        let one = |log: &Arc<Log>| {
-            let bench = Self { flowrun: self.flowrun.clone(), workflow: self.workflow.clone(), ..*self };
-            let log = log.clone();
-            tokio::spawn(async move { bench.run(log).await })
-        };
-        let tasks: Vec<_> = logs.iter().map(one).collect();
         let mut sum = 0;
-        for task in tasks {
-            sum += task.await.map_err(|error| error.to_string())??.as_u64().ok_or("no number")?;
+        for output in join_all(logs.iter().map(|log| self.run(log.clone()))).await {
+            sum += output?.as_u64().ok_or("no number")?;
         }
         Ok(sum.into())
     }
@@ -286,7 +281,7 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, executions: Option<u
         }
     };
     let began = Instant::now();
-    let flowrun = Arc::new(Flowrun::builder().kind(Add).kind(Now).build());
+    let flowrun = Flowrun::builder().kind(Add).kind(Now).build();
     let mut definition = definition;
     definition.limits.steps = Some(nodes as u64 + 1);
     definition.limits.output_bytes = Some(1 << 30);
