@@ -36,6 +36,7 @@ pub(crate) fn file() -> Result<Configuration, String> {
 pub(crate) async fn models(wanted: Option<&str>, is_needed: bool) -> Result<Configured, String> {
     let file = file()?;
     let mut models = Models::default();
+    models.allow_from_files();
     let mut notice = None;
     for (alias, definition) in &file.models {
         if let (Some(variable), base_url) = (&definition.api_key_env, definition.base_url.as_deref().unwrap_or(OPENAI))

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::handle::{self, Run, Task};
 use crate::library::{self, Files};
+use crate::report;
 
 /// Everything that runs share: node kinds and models. Cheap to keep, safe to use from many tasks at once.
 pub struct Flowrun {
@@ -38,6 +39,13 @@ impl Builder {
     /// Takes a whole table of models in place of what was added so far.
     pub fn models(mut self, models: Models) -> Self {
         self.models = models;
+        self
+    }
+
+    /// Lets workflow files declare models of their own: a server to ask, or a file with scripted replies. Only for files that
+    /// you trust; without it such a declaration is checked and not used.
+    pub fn models_from_files(mut self) -> Self {
+        self.models.allow_from_files();
         self
     }
 
@@ -66,13 +74,26 @@ pub enum LoadError {
         reason: String,
     },
     /// The workflow does not check.
-    #[error("{} problems: {}", .diagnostics.len(), .diagnostics.first().map(ToString::to_string).unwrap_or_default())]
+    #[error("{}{}", .diagnostics.first().map(ToString::to_string).unwrap_or_default(), match .diagnostics.len() { 0 | 1 => String::new(), n => format!(" (and {} more)", n - 1) })]
     Refused {
         /// Everything that is wrong, in the order of the file.
         diagnostics: Vec<Diagnostic>,
         /// The text with its places; `None` if it is no YAML or was built in code.
         file: Option<Box<Source>>,
     },
+}
+
+impl LoadError {
+    /// Everything that is wrong as people read it: places, the lines of the file, what to do; what `flowrun check` prints.
+    pub fn report(&self) -> String {
+        match self {
+            LoadError::Unreadable { reason, .. } => format!("error: {reason}\n"),
+            LoadError::Refused { diagnostics, file } => {
+                let sources: Vec<&Source> = file.as_deref().into_iter().collect();
+                report::render(diagnostics, &sources, false)
+            }
+        }
+    }
 }
 
 /// Why a run did not begin.

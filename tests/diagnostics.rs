@@ -14,8 +14,7 @@ use flowrun_engine::node::Kinds;
 use flowrun_engine::source::Source;
 use flowrun_nodes::Models;
 
-#[path = "../src/cli/report.rs"]
-#[allow(dead_code, reason = "only the text form is compared here")]
+#[path = "../src/report.rs"]
 mod report;
 
 fn folder() -> PathBuf {

@@ -10,8 +10,8 @@ use flowrun_engine::diagnostic::Diagnostic;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::source::Source;
 
-use super::{REFUSED, print, refuse, report, say};
-use crate::{Flowrun, LoadError, library};
+use super::{REFUSED, print, refuse, say};
+use crate::{Flowrun, LoadError, library, report};
 
 /// How problems are shown.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -52,6 +52,11 @@ pub(super) fn load(flowrun: &Flowrun, reference: &str) -> Result<Arc<Workflow>, 
     }
 }
 
+/// A problem as one line of JSON.
+fn json_line(problem: &Diagnostic) -> String {
+    serde_json::to_string(problem).expect("BUG: a diagnostic is texts and numbers")
+}
+
 fn show(diagnostics: &[Diagnostic], source: Option<&Source>) {
     if !diagnostics.is_empty() {
         let sources: Vec<&Source> = source.into_iter().collect();
@@ -84,7 +89,7 @@ pub(super) fn check(files: &[String], format: Format) -> ExitCode {
         refused |= errors > 0;
         match format {
             Format::Json => {
-                let lines: String = diagnostics.iter().map(|problem| report::json_line(problem) + "\n").collect();
+                let lines: String = diagnostics.iter().map(|problem| json_line(problem) + "\n").collect();
                 print(&lines);
             }
             Format::Text => {
@@ -99,4 +104,18 @@ pub(super) fn check(files: &[String], format: Format) -> ExitCode {
         }
     }
     if refused { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowrun_engine::diagnostic::codes;
+
+    use super::*;
+
+    #[test]
+    fn a_line_for_editors_cannot_steer_a_terminal() {
+        let problem = Diagnostic::error(codes::BAD_NAME, "nodes.x\u{1b}[2J", "no name: \u{1b}[31m\n");
+        let line = json_line(&problem);
+        assert!(!line.contains(['\u{1b}', '\n']), "{line}");
+    }
 }

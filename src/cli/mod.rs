@@ -6,7 +6,6 @@ mod draw;
 mod library;
 mod models;
 mod progress;
-mod report;
 mod run;
 mod screen;
 mod shell;

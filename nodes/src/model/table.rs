@@ -1,7 +1,8 @@
 //! From aliases to models.
 //!
-//! What the user configured wins over what a workflow's file declares. A key belongs to a host that the user named: a model that
-//! only a file declares gets none, unless the user configured that same host with one.
+//! What the user configured wins over what a workflow's file declares, and the latter counts only where the program says so: a
+//! stranger's file names servers and files. A key belongs to a host that the user named: a model that only a file declares gets
+//! none, unless the user configured that same host with one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,6 +37,7 @@ pub struct Models {
     configured: BTreeMap<String, ModelDef>,
     registered: BTreeMap<String, Arc<dyn Model>>,
     keys: BTreeMap<String, Secret>,
+    from_files: bool,
     built: Mutex<Vec<(ModelDef, Arc<dyn Model>)>>,
 }
 
@@ -57,6 +59,12 @@ impl Models {
         if let Some(origin) = origin(base_url) {
             self.keys.insert(origin, key);
         }
+        self
+    }
+
+    /// Lets workflow files declare models of their own.
+    pub fn allow_from_files(&mut self) -> &mut Self {
+        self.from_files = true;
         self
     }
 
@@ -82,14 +90,9 @@ impl Models {
         if let Some(model) = self.registered.get(alias) {
             return Ok(Resolved { model: model.clone(), params: IndexMap::new() });
         }
-        let definition = self.configured.get(alias).or(choice.declared.as_deref());
-        let Some(definition) = definition else {
-            let known = self.aliases();
-            let known =
-                if known.is_empty() { "none is configured".to_owned() } else { format!("known: {}", known.join(", ")) };
-            let message =
-                format!("there is no model `{alias}` ({known}); set OPENAI_BASE_URL, or `models:` in flowrun.yaml");
-            return Err(StepError::terminal("no_model", message));
+        let declared = choice.declared.as_deref().filter(|_| self.from_files);
+        let Some(definition) = self.configured.get(alias).or(declared) else {
+            return Err(self.no_model(alias, choice.declared.is_some()));
         };
         let mut built = self.built.lock().expect("BUG: a panic while a model was built");
         let model = match built.iter().find(|(known, _)| known == definition) {
@@ -101,6 +104,17 @@ impl Models {
             }
         };
         Ok(Resolved { model, params: definition.params.clone() })
+    }
+
+    fn no_model(&self, alias: &str, is_declared: bool) -> StepError {
+        let message = match (is_declared, self.aliases().as_slice()) {
+            (true, _) => format!(
+                "the model `{alias}` is declared by the workflow's file, and this program takes none from files"
+            ),
+            (false, []) => format!("there is no model `{alias}`: the program has registered and configured none"),
+            (false, known) => format!("there is no model `{alias}`; there are {}", known.join(", ")),
+        };
+        StepError::terminal("no_model", message)
     }
 
     fn build(&self, definition: &ModelDef) -> Result<Arc<dyn Model>, StepError> {
@@ -160,7 +174,7 @@ mod tests {
     #[test]
     fn a_strangers_file_collects_no_key() {
         let mut models = Models::default();
-        models.key("http://127.0.0.1:8080/v1", Secret::new("sk-user"));
+        models.allow_from_files().key("http://127.0.0.1:8080/v1", Secret::new("sk-user"));
         let key_for = |url: &str| origin(url).and_then(|origin| models.keys.get(&origin)).is_some();
         assert!(key_for("http://127.0.0.1:8080/other"));
         assert!(!key_for("http://127.0.0.1:8081/v1"));
@@ -177,5 +191,13 @@ mod tests {
         assert_eq!(resolved.model.name(), "openai:mine at api.openai.com");
         let error = models.resolve(&ModelChoice::default()).err().unwrap();
         assert!(error.code == "no_model" && error.message.contains("theirs"));
+    }
+
+    #[test]
+    fn files_declare_models_only_where_the_program_says_so() {
+        let mut models = Models::default();
+        let refused = models.resolve(&declared("http://127.0.0.1:9/v1")).err().unwrap();
+        assert!(refused.code == "no_model" && refused.message.contains("takes none from files"), "{refused}");
+        assert!(models.allow_from_files().resolve(&declared("http://127.0.0.1:9/v1")).is_ok());
     }
 }

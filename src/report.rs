@@ -22,11 +22,6 @@ pub(crate) fn render(diagnostics: &[Diagnostic], sources: &[&Source], styled: bo
     text
 }
 
-/// A problem as one line of JSON.
-pub(crate) fn json_line(problem: &Diagnostic) -> String {
-    serde_json::to_string(problem).expect("BUG: a diagnostic is texts and numbers")
-}
-
 fn one(problem: &Diagnostic, sources: &[&Source], renderer: &Renderer) -> String {
     let level = if problem.is_error() { Level::ERROR } else { Level::WARNING };
     let mut group = Group::with_title(level.primary_title(visible(&problem.message)).id(problem.code.0));
@@ -108,7 +103,6 @@ mod tests {
             let text = render(std::slice::from_ref(&problem), &[], styled);
             assert!(!text.contains("\u{1b}[2J") && !text.contains("\u{1b}[31m\u{202e}"), "{text:?}");
         }
-        assert!(json_line(&problem).is_ascii() || !json_line(&problem).contains('\u{1b}'));
     }
 
     #[test]
