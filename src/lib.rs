@@ -55,6 +55,7 @@ mod library;
 mod program;
 pub mod render;
 mod report;
+pub mod runs;
 pub mod trace;
 
 pub use flowrun_engine as engine;

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["retry", "calc", "expr", "schema", "definition", "dialect"],
     &["graph", "check"],
     &["state", "event", "budget", "scheduler"],
-    &["observer", "node", "store"],
+    &["observer", "node"],
     &["run"],
     &["testing"],
 ];

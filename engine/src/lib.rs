@@ -27,7 +27,6 @@ pub mod state;
 pub mod node;
 pub mod observer;
 pub mod run;
-pub mod store;
 
 #[doc(hidden)]
 pub mod testing;

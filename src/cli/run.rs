@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::runs::{Recording, RunIdentity};
 use crate::trace::{Trace, counted, duration};
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::dialect::Plan;
@@ -16,7 +17,6 @@ use flowrun_engine::graph::Workflow;
 use flowrun_engine::id::ValueHash;
 use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::{RunOptions, RunOutcome};
-use flowrun_engine::store::{Recording, RunIdentity};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 

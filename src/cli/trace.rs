@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::render::clean;
+use crate::runs::{RunLog, Runs};
 use crate::trace::{Trace, TraceStep, counted, duration, thousands};
 use clap::ValueEnum;
-use flowrun_engine::store::{RunLog, Runs};
 use serde_json::Value;
 
 use super::{RunsDir, print, print_painted, refuse, width};

@@ -16,10 +16,10 @@ use std::thread::JoinHandle;
 
 use serde_json::json;
 
-use crate::event::{Record, Writer};
-use crate::expr::Datum;
-use crate::id::ValueHash;
-use crate::observer::{Observer, Records};
+use flowrun_engine::event::{Record, Writer};
+use flowrun_engine::expr::Datum;
+use flowrun_engine::id::ValueHash;
+use flowrun_engine::observer::{Observer, Records};
 
 pub use read::{RunLog, RunSummary, Runs};
 

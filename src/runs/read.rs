@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::event::Logged;
-use crate::event::Usage;
+use flowrun_engine::event::Logged;
+use flowrun_engine::event::Usage;
 
 /// A folder of runs.
 #[derive(Clone, Debug)]
