@@ -250,6 +250,16 @@ fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// How long the longest chain of sleeping nodes is; `None` where nodes do not sleep, or each sleeps a time of its own.
+fn ideal_seconds(workload: &str, sleep_ms: u64) -> Option<f64> {
+    match workload {
+        "W5" => Some(0.1),
+        "W6" => Some(5.0 * CALL_MS as f64 / 1e3),
+        "W2" if sleep_ms > 0 => Some(CALL_MS as f64 / 1e3),
+        _ => None,
+    }
+}
+
 fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -302,6 +312,12 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, executions: Option<u
     if !json {
         let per_node = seconds / nodes as f64 * 1e6;
         let (cpu, runs) = (median(&measured.cpu_seconds) / nodes as f64 * 1e6, measured.seconds.len());
+        if let Some(ideal) = ideal_seconds(wanted, sleep_ms) {
+            let ratio = seconds / ideal;
+            return print(&format!(
+                "{wanted} n={n}: {seconds:.6} s for {nodes} nodes, {ratio:.2} of the critical path of {ideal} s, median of {runs}\n"
+            ));
+        }
         return print(&format!(
             "{wanted} n={n}: {seconds:.6} s for {nodes} nodes, {per_node:.3} µs a node ({cpu:.3} µs of processor time), median of {runs}\n"
         ));

@@ -112,6 +112,10 @@ enum Command {
         model: Option<String>,
     },
     /// Time the engine on a synthetic workload
+    ///
+    /// W1: a chain of n nodes. W2: one node, n beside each other, one. W3: n nodes in 20 layers with up to three dependencies
+    /// each. W5: branches of unequal depth, 100 ms each. W6: n runs at once of a chain of five nodes of 50 ms. W8: one node,
+    /// with the time at which it began. The others are not there yet.
     Bench {
         /// Its shape: a chain, a fan, a layered graph, a ragged graph, many runs at once, a cold start
         #[arg(long, value_parser = bench::WORKLOADS, ignore_case = true)]

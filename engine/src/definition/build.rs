@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{InputDef, Need, NodeDef, WorkflowDef};
+use super::{ErrorPolicyDef, InputDef, Need, NodeDef, RetryDef, WorkflowDef};
 use crate::schema::Schema;
 
 impl WorkflowDef {
@@ -59,6 +59,18 @@ impl NodeDef {
     /// The same once per item of a list: an expression. The item's name is `item`.
     pub fn for_each(mut self, list: impl Into<Value>) -> Self {
         self.for_each = Some(list.into());
+        self
+    }
+
+    /// The same with retries after the first attempt: how many, and the first delay in milliseconds, which doubles.
+    pub fn retry(mut self, max: u32, backoff_ms: u64) -> Self {
+        self.retry = Some(RetryDef { max: Some(max), on: None, backoff_ms: Some(backoff_ms) });
+        self
+    }
+
+    /// The same with what becomes of a failure.
+    pub fn on_error(mut self, policy: ErrorPolicyDef) -> Self {
+        self.on_error = policy;
         self
     }
 
