@@ -173,6 +173,17 @@ mod tests {
         assert!(graph(&fan(3), 10).contains("← start"));
         let large = graph(&fan(20_000), 80);
         assert!(large.contains("and 19500 more") && large.lines().count() < 600);
+        let required = |source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
+        let mut nodes: Vec<Node> = (0..3).map(|i| Node::new(&format!("s{i}"), Work::Leaf)).collect();
+        let all = || (0..3).map(required).collect();
+        nodes.extend((0..3).map(|i| Node { dependencies: all(), ..Node::new(&format!("t{i}"), Work::Leaf) }));
+        let crossing = graph(&Graph::build(nodes).expect("acyclic"), 80);
+        assert!(
+            crossing.contains("[t2]") && crossing.contains("← s0, s1, s2"),
+            "edges that cross are said: {crossing}"
+        );
+        assert!(!small.contains('←'), "{small}");
+        assert_eq!(wrapped("one two\nthree\u{1b}[2J abcdefghij", 8), ["one two", "three", "[2J", "abcdefgh", "ij"]);
         assert_eq!(clean("a\u{1b}[31m\u{202e}b"), "a [31m b");
         assert_eq!((fit("東京です", 5), fit("abc", 5), fit("é", 0)), ("東京", "abc", ""));
         assert_eq!((fit_end("東京です", 5), fit_end("abc", 2), columns("東a")), ("です", "bc", 3));

@@ -147,24 +147,17 @@ impl Runs {
 
 /// How long the run of a folder has been going on; `None` if nobody writes it any more.
 fn running_us(folder: &Path) -> Option<u64> {
-    match File::open(folder.join("workflow.yaml")).ok()?.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => {
-            let began = fs::metadata(folder.join("run.json")).ok()?.modified().ok()?;
-            Some(began.elapsed().unwrap_or_default().as_micros() as u64)
-        }
-        _ => None,
-    }
+    let lock = File::open(folder.join("workflow.yaml")).ok()?.try_lock_shared();
+    let began = fs::metadata(folder.join("run.json")).ok()?.modified().ok()?;
+    matches!(lock, Err(TryLockError::WouldBlock)).then(|| began.elapsed().unwrap_or_default().as_micros() as u64)
 }
 
 impl RunLog {
     /// The run in short.
     pub fn summary(&self) -> RunSummary {
         let ended = self.events.iter().rev().find(|event| event.kind == "run_ended");
-        let status = ended.and_then(|event| event.text("status")).unwrap_or(if self.running_us.is_some() {
-            "running"
-        } else {
-            "interrupted"
-        });
+        let unended = if self.running_us.is_some() { "running" } else { "interrupted" };
+        let status = ended.and_then(|event| event.text("status")).unwrap_or(unended);
         let usage = ended.and_then(|event| serde_json::from_value(event.line["usage"].clone()).ok());
         let first = |event: &&Logged| event.kind == "started" && event.line["attempt"] == 1;
         RunSummary {
