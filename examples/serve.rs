@@ -18,8 +18,7 @@ const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>Where to?</tit
 <script>let source; function go(event) { event.preventDefault(); source?.close(); log.replaceChildren();
   const lines = {}, on = (kind, act) => source.addEventListener(kind, message => act(JSON.parse(message.data)));
   source = new EventSource("/ask?" + new URLSearchParams(new FormData(event.target)));
-  const line = step => lines[step] ??= log.appendChild(document.createElement("div"));
-  const say = (step, text) => { line(step).textContent ||= step + ": "; line(step).append(text); };
+  const say = (step, text) => (lines[step] ??= log.appendChild(new Text(`\n${step}: `))).appendData(text);
   on("tokens", data => say(data.step, data.text)); on("outcome", data => { say(data.status, data.output); source.close(); });
   on("record", data => data.step && data.type == "ended" && say(data.step, ` (${data.state})`)); }</script>"#;
 

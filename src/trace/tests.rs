@@ -160,7 +160,7 @@ fn names_give_way_to_times() {
     let end = r#""type":"ended","state":"failed","error":{"message":"why it failed"}"#;
     let trace = Trace::new(&log(&[(0, long, START), (0, "b", START), (5_000, "b", END), (250_000, long, end)]));
     let text = trace.tree(40);
-    assert!(text.starts_with("✗ a_name_that_is_longer_tha…  250 ms  *"), "{text}");
+    assert!(text.starts_with("✗ a_name_that_is_longer_than…  250 ms  *"), "{text}");
     assert!(text.lines().all(|line| line.contains(" ms") && line.chars().count() <= 40), "{text}");
 }
 
