@@ -4,7 +4,6 @@
 //!     curl -N 'http://127.0.0.1:8090/ask?city=Lisbon'
 #![expect(clippy::print_stdout, reason = "an example says where it listens")]
 
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
@@ -16,11 +15,12 @@ use serde_json::{Map, Value, json};
 
 const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>Where to?</title>
 <form onsubmit="go(event)"><input name="city" value="Lisbon"> <button>Go</button></form><pre id="log"></pre>
-<script>function go(event) { event.preventDefault();
-  const source = new EventSource("/ask?" + new URLSearchParams(new FormData(event.target)));
-  for (const kind of ["tokens", "record", "outcome"]) source.addEventListener(kind, message => {
-    log.append(kind + " " + message.data + "\n"); if (kind == "outcome") source.close();
-  }); }</script>"#;
+<script>let source; function go(event) { event.preventDefault(); source?.close(); log.replaceChildren();
+  const lines = {}, on = (kind, act) => source.addEventListener(kind, message => act(JSON.parse(message.data)));
+  source = new EventSource("/ask?" + new URLSearchParams(new FormData(event.target)));
+  const say = (step, text) => (lines[step] ??= log.appendChild(new Text(`\n${step}: `))).appendData(text);
+  on("tokens", data => say(data.step, data.text)); on("outcome", data => { say(data.status, data.output); source.close(); });
+  on("record", data => data.step && data.type == "ended" && say(data.step, ` (${data.state})`)); }</script>"#;
 
 type App = Arc<(Flowrun, Arc<Workflow>)>;
 
@@ -48,12 +48,12 @@ fn progress(run: Run) -> impl Stream<Item = Result<Event, BoxError>> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let model = Scripted::open(Path::new("examples/hello.replies.yaml"))?;
+    let model = Scripted::open(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/hello.replies.yaml").as_ref())?;
     let flowrun = Flowrun::builder().model("default", model).build();
-    let workflow = flowrun.load("examples/hello.yaml")?;
+    let workflow = flowrun.load(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/hello.yaml"))?;
     let app = Router::new().route("/", get(async || Html(PAGE))).route("/ask", get(ask));
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8090".to_owned());
-    let listener = tokio::net::TcpListener::bind(address).await?;
+    let address = std::env::args().nth(1);
+    let listener = tokio::net::TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8090")).await?;
     println!("http://{}/", listener.local_addr()?);
     Ok(axum::serve(listener, app.with_state(Arc::new((flowrun, workflow)))).await?)
 }

@@ -256,6 +256,73 @@ fn a_trace_is_a_tree_a_timeline_or_a_file_for_viewers() {
 }
 
 #[test]
+fn errors_are_told_whole_and_conversations_in_order() {
+    let place = Place::new();
+    let long = "the server is tired of this question ".repeat(8) + "and of its end";
+    let replies = format!(
+        "- {{match: \"JSON of the form\", reply: \"[1]\"}}\n- {{match: \"Numbers\", reply: none}}\n- {{match: \"Try\", status: 503, reply: \"{long}\"}}\n"
+    );
+    place.write("replies.yaml", &replies);
+    let workflow = "flowrun: 1\nnodes:\n  numbers: {prompt: Numbers, schema: [integer]}\n  tries:\n    prompt: \"Try {{ numbers }}\"\n    retry: {max: 1, on: [server], backoff: 1ms}\noutput: tries\n";
+    place.write("w.yaml", workflow);
+    assert_eq!(code(&place.run(&["w.yaml", "-q"])), 1);
+    let words = |text: &str| text.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let tree = stdout(&place.flowrun(&["trace"]));
+    assert!(words(&tree).contains(&words(&long)), "the whole error stands at the foot:\n{tree}");
+    assert!(tree.contains("\nerror: step `tries` failed: "), "{tree}");
+    assert!(tree.lines().all(|line| line.chars().count() <= 100), "{tree}");
+    let prompts = stdout(&place.flowrun(&["trace", "last", "tries", "--prompts"]));
+    assert_eq!(prompts.matches("error │ ").count(), 2, "an error for each attempt:\n{prompts}");
+    assert_eq!(prompts.matches(" user │ ").count(), 1, "{prompts}");
+    let prompts = stdout(&place.flowrun(&["trace", "last", "numbers", "--prompts"]));
+    let titles = prompts.lines().filter_map(|line| line.split_once(" │ ")).map(|(title, _)| title.trim());
+    assert_eq!(titles.collect::<Vec<_>>(), ["user", "reply", "user", "reply", "value"], "{prompts}");
+}
+
+#[test]
+fn a_pipe_is_as_wide_as_columns_says() {
+    let place = Place::new();
+    place.run(&["two.yaml", "--input", "word=x"]);
+    let timeline = |columns: &str| {
+        let mut command = place.command(&["trace", "--format", "timeline"]);
+        let text = stdout(&command.env("COLUMNS", columns).output().unwrap());
+        text.lines().find(|line| line.contains('┼')).unwrap().chars().count()
+    };
+    assert!(timeline("50") <= 50 && timeline("150") > 120 && timeline("wide") == timeline("100"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_goes_on_is_told_from_one_that_was_killed() {
+    let place = Place::new();
+    place.write("slow.yaml", "flowrun: 1\nnodes:\n  a: {prompt: first}\n  b: {prompt: \"slow {{ a }}\"}\noutput: b\n");
+    let mut command = place.command(&["run", "slow.yaml", "-q", "--model", "scripted:replies.yaml"]);
+    let mut child = command.spawn().unwrap();
+    let until = |text: &str| {
+        let shown = || stdout(&place.command(&["trace", "--format", "timeline"]).output().unwrap());
+        (0..2_400).map(|_| shown()).find(|shown| {
+            std::thread::sleep(Duration::from_millis(25));
+            shown.contains(text)
+        })
+    };
+    let timeline = until("… b").expect("the step starts");
+    assert!(timeline.contains(": running, "), "{timeline}");
+    let bar = timeline.lines().find(|line| line.starts_with("… b")).unwrap();
+    assert!(bar.contains('▒') && bar.ends_with('s'), "a bar until now, and the time so far:\n{timeline}");
+    let listed = stdout(&place.flowrun(&["runs"]));
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines[0].starts_with("run ") && lines[0].contains("started (UTC)"), "{listed}");
+    assert!(
+        lines[1].contains("  running  ") && lines[1].ends_with("← last") && lines[1].contains("1 call,"),
+        "{listed}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(stdout(&place.flowrun(&["runs"])).contains("  interrupted  "));
+    assert!(stdout(&place.flowrun(&["trace"])).contains(": interrupted, "));
+}
+
+#[test]
 fn no_record_writes_nothing() {
     let place = Place::new();
     let before = fs::read_dir(place.path()).unwrap().count();

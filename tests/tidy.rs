@@ -193,3 +193,18 @@ fn every_promise_names_a_test_that_exists() {
     assert!(promises >= 10, "the specification has only {promises} promises with tests");
     assert_none(problems, "promises and their tests");
 }
+
+#[test]
+fn promises_are_numbered_once_and_in_order() {
+    let specification = fs::read_to_string(root().join("docs/specification.md")).unwrap();
+    let number = |line: &str| {
+        let (section, promise) = line.split_once(' ')?.0.split_once('.')?;
+        Some((section.parse::<u32>().ok()?, promise.parse::<u32>().ok()?))
+    };
+    let numbers: Vec<(u32, u32)> = specification.lines().filter_map(number).collect();
+    assert!(numbers.len() > 60, "only {} numbered promises", numbers.len());
+    for pair in numbers.windows(2) {
+        let ((section, promise), next) = (pair[0], pair[1]);
+        assert!(next == (section, promise + 1) || next == (section + 1, 1), "{next:?} follows {:?}", pair[0]);
+    }
+}

@@ -11,7 +11,7 @@ mod screen;
 mod shell;
 mod trace;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -299,7 +299,10 @@ fn refuse(message: &str) -> ExitCode {
     ExitCode::from(REFUSED)
 }
 
-/// Width of the terminal, or 100.
+/// Width of the terminal; where standard output is none, what `COLUMNS` says, or 100.
 fn width() -> usize {
-    terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0).max(20))
+    let said = || std::env::var("COLUMNS").ok()?.trim().parse().ok();
+    let said: Option<usize> = if io::stdout().is_terminal() { None } else { said() };
+    let terminal = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    said.or_else(terminal).unwrap_or(100).clamp(20, 1_000)
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use crate::render::clean;
-use crate::runs::{RunLog, Runs};
-use crate::trace::{Trace, TraceStep, counted, duration, thousands};
+use crate::render::{clean, visible, wrapped};
+use crate::runs::{RunLog, RunSummary, Runs};
+use crate::trace::{Trace, TraceStep, counted, duration};
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -47,6 +47,7 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
         return print(&lines.map(|event| format!("{}\n", event.line)).collect::<String>());
     }
     let mut tree = Trace::new(&log.events);
+    tree.until_us = log.running_us.unwrap_or(tree.until_us);
     if let Some(step) = step {
         let Some(at) = tree.steps.iter().position(|known| known.path == step) else {
             let near = flowrun_engine::diagnostic::did_you_mean(step, tree.steps.iter().map(|step| step.path.as_str()));
@@ -70,6 +71,12 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
         let path = duration(tree.critical_path_us);
         let _ = writeln!(text, "critical path (*): {path}; most steps at once: {}", tree.overlap);
     }
+    if let Some((step, error)) = &tree.failure {
+        let step = if step.is_empty() { String::new() } else { format!("step `{step}` failed: ") };
+        for (number, line) in wrapped(&format!("{step}{error}"), width().saturating_sub(7)).iter().enumerate() {
+            let _ = writeln!(text, "{}{line}", if number == 0 { "error: " } else { "       " });
+        }
+    }
     if let Some(damage) = &log.damage {
         let _ = writeln!(text, "the log ends early: {damage}");
     }
@@ -85,34 +92,61 @@ fn summary_line(log: &RunLog) -> String {
     format!("run {}: {}, {calls}, {tokens}, {}", summary.id, summary.status, duration(1_000 * summary.wall_ms))
 }
 
-/// Prompt, replies and value of a step.
+/// What was asked, replied and refused in each attempt of a step, in the order in which it was said, and its value.
 fn conversation(log: &RunLog, step: &TraceStep, text: &mut String) {
-    let value = |hash: &Option<String>| hash.as_deref().and_then(|hash| log.value(hash));
-    let Some(report) = value(&step.provenance) else { return };
-    let _ = writeln!(text, "\n── {} ({})", step.path, report["model"].as_str().unwrap_or("?"));
-    for message in report["messages"].as_array().into_iter().flatten() {
-        block(text, message["role"].as_str().unwrap_or("?"), &message["content"]);
+    let value = |hash: &Option<String>| hash.as_deref().and_then(|hash| log.value(hash)).unwrap_or(&Value::Null);
+    if step.attempts.iter().all(|attempt| attempt.provenance.is_none() && attempt.error.is_none()) {
+        return;
     }
-    for reply in report["replies"].as_array().into_iter().flatten() {
-        block(text, "reply", &reply["text"]);
+    let reports = || step.attempts.iter().map(|attempt| value(&attempt.provenance));
+    let model = reports().rev().find_map(|report| report["model"].as_str());
+    let model = model.map(|model| format!(" ({})", clean(model))).unwrap_or_default();
+    let _ = writeln!(text, "\n── {}{model}", clean(&step.path));
+    let mut before: &[Value] = &[];
+    for (attempt, report) in step.attempts.iter().zip(reports()) {
+        before = turns(report, before, text);
+        if let Some(error) = &attempt.error {
+            lines(text, "error", wrapped(error, width().saturating_sub(13)));
+        }
     }
-    for repair in report["repairs"].as_array().into_iter().flatten() {
-        block(text, "repair", repair);
+    if step.value.is_some() {
+        block(text, "value", value(&step.value));
     }
-    if let Some(value) = value(&step.value) {
-        block(text, "value", value);
+}
+
+/// The turns of one attempt, without those with which the attempt before began too; gives its messages.
+fn turns<'a>(report: &'a Value, before: &[Value], text: &mut String) -> &'a [Value] {
+    let list = |key: &str| report[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    let messages = list("messages");
+    let mut replies = list("replies").iter().map(|reply| &reply["text"]).peekable();
+    let known = messages.iter().zip(before).take_while(|(one, other)| one == other).count();
+    for (at, message) in messages.iter().enumerate() {
+        let said = replies.next_if(|reply| message["role"] == "assistant" && message["content"] == **reply);
+        if at + 1 == messages.len() {
+            // Only the last reply comes after the last message.
+            while replies.len() > 1 {
+                replies.next().into_iter().for_each(|reply| block(text, "reply", reply));
+            }
+        }
+        if at >= known {
+            let role = if said.is_some() { "reply" } else { message["role"].as_str().unwrap_or("?") };
+            block(text, role, &message["content"]);
+        }
     }
+    replies.for_each(|reply| block(text, "reply", reply));
+    list("repairs").iter().for_each(|repair| block(text, "repair", repair));
+    messages
 }
 
 fn block(text: &mut String, title: &str, value: &Value) {
     let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    for (index, line) in shown.lines().enumerate() {
+    lines(text, title, shown.lines().map(visible));
+}
+
+fn lines(text: &mut String, title: &str, lines: impl IntoIterator<Item = String>) {
+    for (index, line) in lines.into_iter().enumerate() {
         let title = if index == 0 { title } else { "" };
-        let _ = writeln!(
-            text,
-            "{title:>10} │ {}",
-            line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>()
-        );
+        let _ = writeln!(text, "{title:>10} │ {line}");
     }
 }
 
@@ -126,33 +160,32 @@ pub(super) fn runs(json: bool, place: &RunsDir) -> ExitCode {
         Err(error) => return refuse(&format!("the runs cannot be read: {error}")),
     };
     let mut text = String::new();
-    for id in ids {
-        let Ok(summary) = runs.summary(&id) else {
-            let _ = writeln!(
-                text,
-                "{}",
-                if json {
-                    format!("{{\"id\":\"{id}\",\"status\":\"unreadable\"}}")
-                } else {
-                    format!("{id}  unreadable")
-                }
-            );
-            continue;
+    let widest = ids.iter().map(String::len).max().unwrap_or(0);
+    if !json && !ids.is_empty() {
+        let _ = writeln!(
+            text,
+            "{:<widest$}  {:<19}  status       time       calls, tokens, workflow",
+            "run", "started (UTC)"
+        );
+    }
+    for id in &ids {
+        let line = match (runs.summary(id), json) {
+            (Ok(summary), true) => serde_json::to_string(&summary).unwrap_or_default(),
+            (Ok(summary), false) => run_line(&summary, widest),
+            (Err(_), true) => format!("{{\"id\":\"{id}\",\"status\":\"unreadable\"}}"),
+            (Err(_), false) => format!("{id:<widest$}  {:<19}  unreadable", ""),
         };
-        if json {
-            let _ = writeln!(text, "{}", serde_json::to_string(&summary).unwrap_or_default());
-        } else {
-            let usage = summary.usage;
-            let tokens = thousands(usage.prompt_tokens + usage.completion_tokens);
-            let name = clean(&summary.workflow);
-            let _ = writeln!(
-                text,
-                "{id}  {:<11} {name:<20} {:>4} calls {tokens:>8} tokens {:>9}",
-                summary.status,
-                usage.calls,
-                duration(1_000 * summary.wall_ms)
-            );
-        }
+        let last = if !json && ids.last() == Some(id) { "  ← last" } else { "" };
+        let _ = writeln!(text, "{line}{last}");
     }
     print(&text)
+}
+
+fn run_line(summary: &RunSummary, widest: usize) -> String {
+    let usage = summary.usage;
+    let calls = counted(usage.calls, "call");
+    let tokens = counted(usage.prompt_tokens + usage.completion_tokens, "token");
+    let started: String = clean(&summary.started).replace('T', " ").chars().take(19).collect();
+    let (id, status, took) = (&summary.id, &summary.status, duration(1_000 * summary.wall_ms));
+    format!("{id:<widest$}  {started:<19}  {status:<11}  {took:<9}  {calls}, {tokens}, {}", clean(&summary.workflow))
 }

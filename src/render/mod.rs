@@ -1,5 +1,5 @@
-//! A graph as people see it: boxes and lines in a terminal where they fit, an indented list where they do not; `markup.rs`
-//! writes it for programs that draw.
+//! A graph as people see it: boxes and lines in a terminal where they fit, an indented list where they do not; [`mermaid`] and
+//! [`dot`] write it for programs that draw.
 
 mod markup;
 
@@ -14,6 +14,8 @@ use flowrun_engine::graph::{DependencyMode, Graph, Node, Work};
 
 /// Most nodes that are drawn as boxes.
 const BOXES_MAX: usize = 40;
+/// Most edges that an eye follows through boxes; where there are more the nodes are listed too.
+const EDGES_MAX: usize = 6;
 /// Most nodes that are listed.
 const LINES_MAX: usize = 500;
 
@@ -21,8 +23,10 @@ const LINES_MAX: usize = 500;
 pub fn graph(graph: &Graph, width: usize) -> String {
     let boxes = if graph.nodes().len() <= BOXES_MAX { draw(graph) } else { String::new() };
     let fits = !boxes.is_empty() && boxes.lines().all(|line| line.trim_end().chars().count() <= width);
+    let edges: usize = graph.nodes().iter().map(|node| node.dependencies.len()).sum();
+    let clear = edges <= EDGES_MAX && !boxes.contains('┼');
     let mut text = if fits { boxes } else { String::new() };
-    list(graph, if fits { Detail::Conditions } else { Detail::Everything }, 0, &mut text);
+    list(graph, if fits && clear { Detail::Conditions } else { Detail::Everything }, 0, &mut text);
     text
 }
 
@@ -95,13 +99,18 @@ fn notes(graph: &Graph, node: &Node, detail: Detail) -> Vec<String> {
 }
 
 /// Names and texts may come from a model: nothing of them reaches the terminal but visible characters, in their order.
-pub fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
+    visible(text).chars().take(200).collect()
+}
+
+/// The same of a text of any length.
+pub(crate) fn visible(text: &str) -> String {
     let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).take(200).collect()
+    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
 }
 
 /// The longest beginning of a text that is at most `width` columns wide; some characters take two.
-pub fn fit(text: &str, width: usize) -> &str {
+pub(crate) fn fit(text: &str, width: usize) -> &str {
     let mut used = 0;
     let too_much = text.char_indices().find(|(_, c)| {
         used += c.width().unwrap_or(0);
@@ -111,7 +120,7 @@ pub fn fit(text: &str, width: usize) -> &str {
 }
 
 /// The longest end of a text that is at most `width` columns wide.
-pub fn fit_end(text: &str, width: usize) -> &str {
+pub(crate) fn fit_end(text: &str, width: usize) -> &str {
     let mut used = 0;
     let too_much = text.char_indices().rev().find(|(_, c)| {
         used += c.width().unwrap_or(0);
@@ -120,8 +129,25 @@ pub fn fit_end(text: &str, width: usize) -> &str {
     too_much.map_or(text, |(at, c)| &text[at + c.len_utf8()..])
 }
 
+/// Lines of at most `width` columns with the whole of a text, broken between words where there are any.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let line = visible(line);
+        let mut rest = line.trim_end();
+        while columns(rest) > width.max(2) {
+            let head = fit(rest, width.max(2));
+            let at = head.rfind(' ').filter(|at| *at > 0).unwrap_or(head.len());
+            lines.push(rest[..at].trim_end().to_owned());
+            rest = rest[at..].trim_start();
+        }
+        lines.push(rest.to_owned());
+    }
+    lines
+}
+
 /// How many columns a text takes.
-pub fn columns(text: &str) -> usize {
+pub(crate) fn columns(text: &str) -> usize {
     text.width()
 }
 
@@ -147,6 +173,17 @@ mod tests {
         assert!(graph(&fan(3), 10).contains("← start"));
         let large = graph(&fan(20_000), 80);
         assert!(large.contains("and 19500 more") && large.lines().count() < 600);
+        let required = |source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
+        let mut nodes: Vec<Node> = (0..3).map(|i| Node::new(&format!("s{i}"), Work::Leaf)).collect();
+        let all = || (0..3).map(required).collect();
+        nodes.extend((0..3).map(|i| Node { dependencies: all(), ..Node::new(&format!("t{i}"), Work::Leaf) }));
+        let crossing = graph(&Graph::build(nodes).expect("acyclic"), 80);
+        assert!(
+            crossing.contains("[t2]") && crossing.contains("← s0, s1, s2"),
+            "edges that cross are said: {crossing}"
+        );
+        assert!(!small.contains('←'), "{small}");
+        assert_eq!(wrapped("one two\nthree\u{1b}[2J abcdefghij", 8), ["one two", "three", "[2J", "abcdefgh", "ij"]);
         assert_eq!(clean("a\u{1b}[31m\u{202e}b"), "a [31m b");
         assert_eq!((fit("東京です", 5), fit("abc", 5), fit("é", 0)), ("東京", "abc", ""));
         assert_eq!((fit_end("東京です", 5), fit_end("abc", 2), columns("東a")), ("です", "bc", 3));

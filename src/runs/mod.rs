@@ -2,7 +2,8 @@
 //!
 //! `events.jsonl` is the log, `values.jsonl` holds each value once by its hash (prompts and replies too), `workflow.yaml` what was
 //! run, `run.json` who it is. Writing happens on a thread of its own and never breaks a run: the first error stops the
-//! recording and is told at the end.
+//! recording and is told at the end. While a run goes on its `workflow.yaml` is locked, which even a crash ends; nothing reads it
+//! meanwhile, so a lock that keeps readers out does no harm.
 
 mod read;
 
@@ -70,15 +71,19 @@ impl Recording {
         }
         let folder = runs_dir.join(&run.id);
         fs::create_dir(&folder)?;
-        fs::write(folder.join("workflow.yaml"), &run.definition)?;
+        let mut alive = File::create_new(folder.join("workflow.yaml"))?;
+        alive.write_all(run.definition.as_bytes())?;
+        // Without locks on this disk the run is taken for interrupted until it ends.
+        let _unsupported = alive.lock();
         let identity = json!({"format": FORMAT, "id": run.id, "workflow": run.workflow, "started": run.started});
         fs::write(folder.join("run.json"), format!("{identity}\n"))?;
         let events = BufWriter::new(File::create_new(folder.join("events.jsonl"))?);
         let values = BufWriter::new(File::create_new(folder.join("values.jsonl"))?);
         let (sender, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("flowrun-recording".into())
-            .spawn(move || write(receiver, events, values))?;
+        let thread = std::thread::Builder::new().name("flowrun-recording".into()).spawn(move || {
+            let _alive = alive;
+            write(receiver, events, values)
+        })?;
         Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), folder })
     }
 

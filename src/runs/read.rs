@@ -1,7 +1,7 @@
 //! Reading runs back: lists for people, logs for views. A half-written last line is what a killed run leaves; it is skipped.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,11 +24,11 @@ pub struct RunSummary {
     pub id: String,
     /// The workflow's name.
     pub workflow: String,
-    /// `success`, `failed`, `exhausted`, `cancelled`; `interrupted` if it never ended.
+    /// `success`, `failed`, `exhausted`, `cancelled`; `running`, or `interrupted` if it never ended.
     pub status: String,
     /// When it started (RFC 3339).
     pub started: String,
-    /// How long it took, in milliseconds, as far as the log goes.
+    /// How long it took, in milliseconds: until now if it is running, else as far as the log goes.
     pub wall_ms: u64,
     /// Leaf steps that started.
     pub steps: u64,
@@ -49,6 +49,8 @@ pub struct RunLog {
     pub events: Vec<Logged>,
     /// Values by hash.
     pub values: BTreeMap<String, Value>,
+    /// How long it has been going on, in microseconds, if it is.
+    pub running_us: Option<u64>,
     /// Why the log ends early, if it does.
     pub damage: Option<String>,
 }
@@ -115,16 +117,21 @@ impl Runs {
             started: identity["started"].as_str().unwrap_or("?").to_owned(),
             events: Vec::new(),
             values: BTreeMap::new(),
+            // Before the log is read: a run that ends in between is seen to end.
+            running_us: running_us(&folder),
             damage: None,
         };
         for line in fs::read_to_string(folder.join("events.jsonl"))?.lines() {
             match Logged::parse(line) {
                 Ok(event) => log.events.push(event),
                 Err(problem) => {
-                    log.damage = Some(problem);
+                    log.damage = Some(problem).filter(|_| log.running_us.is_none());
                     break;
                 }
             }
+        }
+        if log.events.last().is_some_and(|event| event.kind == "run_ended") {
+            log.running_us = None;
         }
         if with_values {
             for line in fs::read_to_string(folder.join("values.jsonl"))?.lines() {
@@ -138,11 +145,19 @@ impl Runs {
     }
 }
 
+/// How long the run of a folder has been going on; `None` if nobody writes it any more.
+fn running_us(folder: &Path) -> Option<u64> {
+    let lock = File::open(folder.join("workflow.yaml")).ok()?.try_lock_shared();
+    let began = fs::metadata(folder.join("run.json")).ok()?.modified().ok()?;
+    matches!(lock, Err(TryLockError::WouldBlock)).then(|| began.elapsed().unwrap_or_default().as_micros() as u64)
+}
+
 impl RunLog {
     /// The run in short.
     pub fn summary(&self) -> RunSummary {
         let ended = self.events.iter().rev().find(|event| event.kind == "run_ended");
-        let status = ended.and_then(|event| event.text("status")).unwrap_or("interrupted");
+        let unended = if self.running_us.is_some() { "running" } else { "interrupted" };
+        let status = ended.and_then(|event| event.text("status")).unwrap_or(unended);
         let usage = ended.and_then(|event| serde_json::from_value(event.line["usage"].clone()).ok());
         let first = |event: &&Logged| event.kind == "started" && event.line["attempt"] == 1;
         RunSummary {
@@ -150,7 +165,7 @@ impl RunLog {
             workflow: self.workflow.clone(),
             status: status.to_owned(),
             started: self.started.clone(),
-            wall_ms: self.events.last().map_or(0, |event| event.time_us / 1_000),
+            wall_ms: self.running_us.or(self.events.last().map(|event| event.time_us)).unwrap_or(0) / 1_000,
             steps: self.events.iter().filter(first).count() as u64,
             usage: usage.unwrap_or_else(|| self.usage_so_far()),
         }

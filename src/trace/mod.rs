@@ -3,7 +3,7 @@
 //! Built from the log alone. The *critical path* is found backwards: from the leaf that ended last to the one that ended last
 //! before it started, and so on; what remains between them is the engine's own time. O(steps log steps).
 //!
-//! `tree.rs`, `timeline.rs` and `chrome.rs` show it.
+//! [`Trace::tree`], [`Trace::timeline`] and [`Trace::chrome`] show it.
 
 mod chrome;
 mod timeline;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use flowrun_engine::event::{Logged, Usage};
 
 /// One try of a leaf.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// When it could have started, in microseconds since the run started.
     pub ready_us: u64,
@@ -24,6 +24,10 @@ pub struct Attempt {
     pub started_us: u64,
     /// When it ended; `None` if the log ends before it does.
     pub ended_us: Option<u64>,
+    /// What went wrong, whole.
+    pub error: Option<String>,
+    /// Hash of its report.
+    pub provenance: Option<String>,
 }
 
 /// One step in a trace.
@@ -43,14 +47,12 @@ pub struct TraceStep {
     pub attempts: Vec<Attempt>,
     /// What its attempts cost.
     pub usage: Usage,
-    /// Why it was skipped, or what went wrong.
+    /// Why it was skipped, or the first line of what went wrong.
     pub why: Option<String>,
-    /// Hashes of its rendered input, value, and report.
+    /// Hashes of its rendered input and of its value.
     pub input: Option<String>,
     /// See `input`.
     pub value: Option<String>,
-    /// See `input`.
-    pub provenance: Option<String>,
     /// Steps of the frame that it opened, by position in [`Trace::steps`].
     pub children: Vec<usize>,
     /// Whether it is part of the critical path.
@@ -101,6 +103,8 @@ pub struct Trace {
     pub critical_path_us: u64,
     /// Most leaf steps that ran at the same time.
     pub overlap: usize,
+    /// The step that failed the run, if one did, and the whole error.
+    pub failure: Option<(String, String)>,
 }
 
 impl Trace {
@@ -112,7 +116,12 @@ impl Trace {
             let at = trace.step(&event.step, &mut index);
             trace.steps[at].take(event);
         }
-        trace.mark_critical_path();
+        trace.failure = events.iter().rev().find(|event| event.kind == "run_ended").and_then(|event| {
+            let step = event.text("failed_step").unwrap_or_default();
+            Some((step.to_owned(), event.line["error"]["message"].as_str()?.to_owned()))
+        });
+        let failed = trace.failure.as_ref().and_then(|(step, _)| index.get(step.as_str()).copied());
+        trace.mark_critical_path(failed);
         trace.overlap = most_at_once(trace.steps.iter().flat_map(|step| &step.attempts), trace.until_us);
         trace
     }
@@ -142,11 +151,14 @@ impl Trace {
         })
     }
 
-    fn mark_critical_path(&mut self) {
+    /// From the failed step on, if one ended the run: what was cancelled because of it decided nothing.
+    fn mark_critical_path(&mut self, failed: Option<usize>) {
         let leaf =
             |(at, step): (usize, &TraceStep)| Some((step.ended_us.filter(|_| step.is_leaf())?, step.started_us?, at));
         let mut by_end: BTreeSet<(u64, u64, usize)> = self.steps.iter().enumerate().filter_map(leaf).collect();
-        let mut next = by_end.last().copied();
+        let decisive = failed.into_iter().flat_map(|at| self.below(at)).filter(|at| self.steps[*at].state == "failed");
+        let last_failed = decisive.filter_map(|at| leaf((at, &self.steps[at]))).max();
+        let mut next = last_failed.or_else(|| by_end.last().copied());
         while let Some((end, start, at)) = next {
             self.steps[at].critical = true;
             self.critical_path_us += end.saturating_sub(start);
@@ -158,6 +170,11 @@ impl Trace {
                 .filter(|(_, earlier, _)| *earlier <= start);
             by_end.split_off(&(start, u64::MAX, usize::MAX));
         }
+    }
+
+    /// How long a step took, until now if it has not ended.
+    fn took_us(&self, step: &TraceStep) -> Option<u64> {
+        Some(step.ended_us.unwrap_or(self.until_us).saturating_sub(step.started_us?))
     }
 
     /// Shows only this step, by position in [`Trace::steps`], and what is below it.
@@ -197,7 +214,13 @@ impl TraceStep {
             "ready" => self.ready_us = Some(now),
             "started" => {
                 let ready_us = self.ready_us.take().unwrap_or(now);
-                self.attempts.push(Attempt { ready_us, started_us: now, ended_us: None });
+                self.attempts.push(Attempt {
+                    ready_us,
+                    started_us: now,
+                    ended_us: None,
+                    error: None,
+                    provenance: None,
+                });
                 self.started_us = self.started_us.or(Some(now));
                 self.input = event.text("input").map(str::to_owned);
             }
@@ -205,16 +228,29 @@ impl TraceStep {
             "settled" => {
                 self.end_attempt(now);
                 self.usage += serde_json::from_value(event.line["usage"].clone()).unwrap_or_default();
-                self.provenance = event.text("provenance").map(str::to_owned);
+                if let Some(attempt) = self.attempts.last_mut() {
+                    attempt.provenance = event.text("provenance").map(str::to_owned);
+                }
+                self.attempt_failed(event);
             }
+            "backoff" => self.attempt_failed(event),
             "ended" => {
                 self.end_attempt(now);
+                self.attempt_failed(event);
                 self.ended_us = Some(now);
                 self.state = event.text("state").unwrap_or("?").to_owned();
                 self.value = event.text("value").map(str::to_owned);
                 self.why = why(event);
             }
             _ => {}
+        }
+    }
+
+    /// Several events tell of the same failure; an attempt that ran out of time has the last of them only.
+    fn attempt_failed(&mut self, event: &Logged) {
+        let message = event.line["error"]["message"].as_str();
+        if let (Some(attempt), Some(message)) = (self.attempts.last_mut(), message) {
+            attempt.error.get_or_insert_with(|| message.to_owned());
         }
     }
 
@@ -242,7 +278,7 @@ fn why(event: &Logged) -> Option<String> {
 }
 
 /// The path of the step that a path hangs below; `None` for a node of the workflow itself.
-pub fn parent(path: &str) -> Option<&str> {
+pub(crate) fn parent(path: &str) -> Option<&str> {
     match path.strip_suffix(']') {
         Some(_) => path.rfind('[').map(|at| &path[..at]),
         None => path.rfind('/').map(|at| &path[..at]),
@@ -250,7 +286,7 @@ pub fn parent(path: &str) -> Option<&str> {
 }
 
 /// A duration in microseconds, for people.
-pub fn duration(us: u64) -> String {
+pub(crate) fn duration(us: u64) -> String {
     let tenths = |of: f64| format!("{:.1}", us as f64 / of);
     match us {
         0..10_000 => format!("{} ms", tenths(1e3).trim_end_matches(".0")),
@@ -261,12 +297,12 @@ pub fn duration(us: u64) -> String {
 }
 
 /// A count with its word: `1 call`, `1,200 tokens`.
-pub fn counted(number: u64, word: &str) -> String {
+pub(crate) fn counted(number: u64, word: &str) -> String {
     format!("{} {word}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
 /// A number with commas.
-pub fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -152,6 +152,39 @@ fn a_part_of_a_run_has_an_axis_of_its_own() {
     assert!(!text.contains(" 0 ") && text.contains("60 ms"), "{text}");
 }
 
+#[test]
+fn names_give_way_to_times() {
+    let text = eventful().tree(80);
+    assert!(text.starts_with("✓ parts  20 ms  *\n✓ notes  70 ms\n  ✓ [0]  70 ms  *\n"), "{text}");
+    let long = "a_name_that_is_longer_than_the_terminal_is_wide";
+    let end = r#""type":"ended","state":"failed","error":{"message":"why it failed"}"#;
+    let trace = Trace::new(&log(&[(0, long, START), (0, "b", START), (5_000, "b", END), (250_000, long, end)]));
+    let text = trace.tree(40);
+    assert!(text.starts_with("✗ a_name_that_is_longer_than…  250 ms  *"), "{text}");
+    assert!(text.lines().all(|line| line.contains(" ms") && line.chars().count() <= 40), "{text}");
+}
+
+#[test]
+fn the_critical_path_of_a_failed_run_ends_at_the_step_that_failed_it() {
+    let failed = r#""type":"ended","state":"failed","error":{"message":"no"}"#;
+    let lines = [
+        (0, "a", START),
+        (10, "a", END),
+        (10, "b", START),
+        (10, "slow", START),
+        (50, "b", failed),
+        (60, "slow", r#""type":"ended","state":"cancelled""#),
+    ];
+    let mut events = log(&lines);
+    let end =
+        r#"{"v":1,"seq":9,"us":60,"type":"run_ended","status":"failed","failed_step":"b","error":{"message":"no"}}"#;
+    events.push(Logged::parse(end).unwrap());
+    let trace = Trace::new(&events);
+    let critical: Vec<&str> = trace.steps.iter().filter(|s| s.critical).map(|s| s.path.as_str()).collect();
+    assert_eq!((critical, trace.critical_path_us), (vec!["a", "b"], 50));
+    assert_eq!(trace.failure, Some(("b".to_owned(), "no".to_owned())));
+}
+
 /// The slices of a chrome trace: lane, start, end, the event.
 fn slices(chrome: &Value) -> Vec<(u64, u64, u64, &Value)> {
     let number = |event: &Value, key: &str| event[key].as_u64().unwrap();

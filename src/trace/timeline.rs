@@ -210,7 +210,7 @@ impl Trace {
 
     fn note(&self, row: &Row) -> String {
         match row {
-            Row::Step { at, .. } => self.steps[*at].duration_us().map(duration).unwrap_or_default(),
+            Row::Step { at, .. } => self.took_us(&self.steps[*at]).map(duration).unwrap_or_default(),
             Row::Folded { steps, .. } => format!("{} at once", most_at_once(self.attempts_of(steps), self.until_us)),
         }
     }
