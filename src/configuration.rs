@@ -1,10 +1,13 @@
 //! Which models there are: `flowrun.yaml` < environment < flags, and the ways to one when there is none.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flowrun_engine::definition::{Configuration, ModelDef, NodeDef, WorkflowDef, read_configuration};
+use flowrun_engine::node::ModelChoice;
 use flowrun_nodes::Models;
 use flowrun_nodes::model::{OpenAi, Secret};
 use indexmap::IndexMap;
@@ -124,29 +127,40 @@ async fn served_models(url: &str, key: Option<Secret>) -> Result<Vec<String>, St
     client.list().await.map_err(|error| error.message.clone())
 }
 
-/// Whether a workflow asks a model that nobody has named.
-pub(crate) fn lacks_model(definition: &WorkflowDef, models: &Models) -> bool {
-    let has_default =
-        definition.models.contains_key("default") || models.aliases().iter().any(|alias| alias == "default");
-    !has_default && asks_default(definition)
+/// Whether every model that a workflow is known to ask is there and can be made: a script that cannot be read or an address that
+/// is none is the user's to mend, before anything runs.
+///
+/// # Errors
+/// What is wrong with the first one that is not, for people.
+pub(crate) fn models_work(definition: &WorkflowDef, models: &Models) -> Result<(), String> {
+    let configured = models.aliases();
+    for alias in asked(definition) {
+        let declared = definition.models.get(&alias);
+        if declared.is_none() && !configured.contains(&alias) {
+            if alias == "default" {
+                return Err(WAYS.to_owned());
+            }
+            let known = if configured.is_empty() { "none".to_owned() } else { configured.join(", ") };
+            return Err(format!(
+                "a node asks the model `{alias}`, which nobody has defined (configured: {known}); add it to `models:`"
+            ));
+        }
+        let choice = ModelChoice { declared: declared.cloned().map(Arc::new), alias: Some(alias) };
+        models.resolve(&choice).map_err(|problem| problem.message.clone())?;
+    }
+    Ok(())
 }
 
-/// Aliases that nodes of a workflow name and that neither the file nor the configuration knows.
-pub(crate) fn unknown_aliases(definition: &WorkflowDef, models: &Models) -> Vec<String> {
-    let configured = models.aliases();
-    let mut unknown = Vec::new();
+/// Aliases that a workflow asks: those that its nodes name, and the default one last.
+fn asked(definition: &WorkflowDef) -> Vec<String> {
+    let mut aliases = BTreeSet::new();
     let mut groups = vec![&definition.nodes];
     while let Some(nodes) = groups.pop() {
-        for node in nodes.values() {
-            groups.push(&node.nodes);
-            let alias = node.fields.get("model").and_then(|alias| alias.as_str());
-            let known = |alias: &str| {
-                alias == "default" || definition.models.contains_key(alias) || configured.iter().any(|c| c == alias)
-            };
-            unknown.extend(alias.filter(|alias| !known(alias)).map(str::to_owned));
-        }
+        groups.extend(nodes.values().map(|node| &node.nodes));
+        let named = nodes.values().filter_map(|node| node.fields.get("model")?.as_str());
+        aliases.extend(named.filter(|alias| *alias != "default").map(str::to_owned));
     }
-    unknown
+    aliases.into_iter().chain(asks_default(definition).then(|| "default".to_owned())).collect()
 }
 
 /// Whether a workflow may ask the default model. Calls and graphs that are drawn may ask anything.

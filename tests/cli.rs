@@ -154,7 +154,7 @@ fn bad_usage_ends_with_2_and_a_way_out() {
             assert!(stderr(&output).contains(text), "{arguments:?}: `{text}` is not in: {}", stderr(&output));
         }
     };
-    check(&["two.yaml"], &["input `word` is required", "--input word=string"]);
+    check(&["two.yaml"], &["input `word` is required", "--input 'word=a'"]);
     check(&["two.yaml", "--input", "word=x", "--input", "n=many"], &["input `n`"]);
     check(&["two.yaml", "--input", "wrd=x", "--input", "word=x"], &["did you mean `word`"]);
     check(&["two.yaml", "--input", "word"], &["NAME=VALUE"]);
@@ -181,6 +181,52 @@ fn text_inputs_are_verbatim_and_others_json() {
         ["echo.yaml", "--input-file", "in.yaml", "--input", "t=5", "--input", "l=[\"x\"]", "--input", "e=large", "-q"];
     let output = place.run(&arguments);
     assert_eq!(stdout(&output), "{\"t\":\"5\",\"n\":7,\"l\":[\"x\"],\"e\":\"large\"}\n", "{}", stderr(&output));
+}
+
+#[test]
+fn an_input_that_does_not_fit_is_told_where_and_how_it_is_written() {
+    let place = Place::new();
+    let inputs = "{names: '[string]', d: '{s: string, n: integer} = {s: x, n: 1}'}";
+    let text = format!("flowrun: 1\ninputs: {inputs}\nnodes: {{a: {{value: [names, d]}}}}\noutput: a\n");
+    place.write("typed.yaml", &text);
+    let refused = |arguments: &[&str], expected: &str| {
+        let output = place.run(&[&["typed.yaml"], arguments].concat());
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+    };
+    refused(&["--input", "names=[1,2]"], "input `names`: at /0: 1 is not of type \"string\"");
+    refused(&["--input", "names=[\"Ada\""], "input `names`: not JSON: EOF while parsing a list at column 6");
+    let wrong_field = ["--input", "names=[]", "--input", "d={\"s\": \"x\", \"n\": \"3\"}"];
+    refused(&wrong_field, "input `d`: at /n: \"3\" is not of type \"integer\"");
+    refused(&[], "takes --input 'names=[\"a\",\"b\"]' --input 'd={\"s\":\"x\",\"n\":1}' (optional)\n");
+    refused(&["--input", "names=[]", "--input", "names=[]"], "the input `names` is given twice");
+    refused(&["--max-parallel", "0"], "0 is not in 1..");
+    let pasted = place.run(&["typed.yaml", "--input", "names=[\"a\",\"b\"]"]);
+    assert_eq!(stdout(&pasted), "[[\"a\",\"b\"],{\"s\":\"x\",\"n\":1}]\n");
+}
+
+#[test]
+fn a_model_that_cannot_be_made_is_told_before_anything_runs() {
+    let place = Place::new();
+    place.write("bad.yaml", "- {reply: x\n- b\n");
+    for (model, expected) in [
+        ("scripted:nope.yaml", "`nope.yaml`: "),
+        ("scripted:bad.yaml", "at line 3 column 1"),
+        ("m", "`nonsense` is no address of a model server"),
+    ] {
+        let arguments = ["run", "two.yaml", "--input", "word=x", "--model", model];
+        let output = place.command(&arguments).env("OPENAI_BASE_URL", "nonsense").output().unwrap();
+        assert_eq!(code(&output), 2, "{}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+    assert!(!place.path().join(".flowrun").exists(), "no run is recorded");
+}
+
+#[test]
+fn a_file_in_the_place_of_a_command_gets_the_command() {
+    let output = Place::new().flowrun(&["two.yaml"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("write `flowrun run two.yaml`"), "{}", stderr(&output));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! long the longest path to the end is. The scheduler reads only the structure (dependencies, guards, joins, policies);
 //! the compiled expressions in [`NodeCode`] are for the driver alone.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -319,9 +321,9 @@ impl Node {
 impl Graph {
     /// Builds the graph out of nodes whose dependencies point at indices of the same list.
     ///
-    /// Computes consumers and ranks in O(nodes + edges) without recursion. On a cycle the error is the nodes of one
-    /// shortest cycle through its smallest node, in order.
-    pub fn build(mut nodes: Vec<Node>) -> Result<Self, Vec<NodeIndex>> {
+    /// Computes consumers and ranks in O(nodes + edges) without recursion. The error is a shortest cycle, as its nodes in
+    /// order, of every set of nodes that need each other.
+    pub fn build(mut nodes: Vec<Node>) -> Result<Self, Vec<Vec<NodeIndex>>> {
         let mut graph = DiGraph::<(), (), u32>::with_capacity(nodes.len(), nodes.len());
         nodes.iter().for_each(|_| {
             graph.add_node(());
@@ -331,7 +333,7 @@ impl Graph {
                 graph.add_edge(dependency.source.0.into(), (index as u32).into(), ());
             }
         }
-        let order = toposort(&graph, None).map_err(|_| cycle(&graph))?;
+        let order = toposort(&graph, None).map_err(|_| cycles(&graph))?;
         for &index in order.iter().rev() {
             let longest = graph.neighbors(index).map(|consumer| nodes[consumer.index()].rank).max();
             nodes[index.index()].rank = longest.unwrap_or(0) + 1;
@@ -401,33 +403,38 @@ impl Graph {
     }
 }
 
-/// One shortest cycle through the smallest node that lies on any, found breadth-first.
-fn cycle(graph: &DiGraph<(), (), u32>) -> Vec<NodeIndex> {
+/// For every set of nodes that need each other one shortest cycle through its smallest node, smallest node first.
+fn cycles(graph: &DiGraph<(), (), u32>) -> Vec<Vec<NodeIndex>> {
     let on_cycle = |component: &Vec<_>| component.len() > 1 || component.iter().any(|&n| graph.contains_edge(n, n));
-    let Some(component) =
-        kosaraju_scc(graph).into_iter().filter(on_cycle).min_by_key(|component| component.iter().min().copied())
-    else {
-        panic!("BUG: no cycle in a graph without topological order");
-    };
+    let mut cycles: Vec<_> = kosaraju_scc(graph)
+        .iter()
+        .filter(|component| on_cycle(component))
+        .map(|component| cycle(graph, component))
+        .collect();
+    cycles.sort_unstable();
+    cycles
+}
+
+/// A shortest cycle through the smallest node of a component, found breadth-first.
+fn cycle(graph: &DiGraph<(), (), u32>, component: &[petgraph::graph::NodeIndex]) -> Vec<NodeIndex> {
     let start = *component.iter().min().expect("BUG: empty component");
-    let mut member = vec![false; graph.node_count()];
-    component.iter().for_each(|n| member[n.index()] = true);
-    let mut came_from = vec![None; graph.node_count()];
+    let member: BTreeSet<_> = component.iter().copied().collect();
+    let mut came_from = BTreeMap::new();
     let mut queue = std::collections::VecDeque::from([start]);
     while let Some(node) = queue.pop_front() {
-        for next in graph.neighbors(node).filter(|next| member[next.index()]) {
+        for next in graph.neighbors(node).filter(|next| member.contains(next)) {
             if next == start {
                 let mut path = vec![NodeIndex(node.index() as u32)];
                 let mut at = node;
                 while at != start {
-                    at = came_from[at.index()].expect("BUG: broken breadth-first path");
+                    at = came_from[&at];
                     path.push(NodeIndex(at.index() as u32));
                 }
                 path.reverse();
                 return path;
             }
-            if came_from[next.index()].is_none() {
-                came_from[next.index()] = Some(node);
+            if let Entry::Vacant(entry) = came_from.entry(next) {
+                entry.insert(node);
                 queue.push_back(next);
             }
         }
@@ -456,8 +463,8 @@ mod tests {
     fn a_cycle_is_shown_as_a_path() {
         let cycle = Graph::build(vec![node("a", &[]), node("b", &[0, 3]), node("c", &[1]), node("d", &[2])])
             .expect_err("cyclic");
-        assert_eq!(cycle, [NodeIndex(1), NodeIndex(2), NodeIndex(3)]);
-        assert_eq!(Graph::build(vec![node("a", &[0])]).expect_err("cyclic"), [NodeIndex(0)]);
+        assert_eq!(cycle, [[NodeIndex(1), NodeIndex(2), NodeIndex(3)]]);
+        assert_eq!(Graph::build(vec![node("a", &[0])]).expect_err("cyclic"), [[NodeIndex(0)]]);
     }
 
     #[test]

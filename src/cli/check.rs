@@ -11,6 +11,7 @@ use flowrun_engine::graph::Workflow;
 use flowrun_engine::source::Source;
 
 use super::{REFUSED, print, refuse, say};
+use crate::trace::counted;
 use crate::{Flowrun, LoadError, library, report};
 
 /// How problems are shown.
@@ -95,11 +96,9 @@ pub(super) fn check(files: &[String], format: Format) -> ExitCode {
             Format::Text => {
                 show(&diagnostics, source.as_ref());
                 let warnings = diagnostics.len() - errors;
-                match (errors, warnings) {
-                    (0, 0) => say(&format!("{file}: ok")),
-                    (0, _) => say(&format!("{file}: ok, {warnings} warnings")),
-                    _ => say(&format!("{file}: {errors} errors, {warnings} warnings")),
-                }
+                let mut said = vec![if errors == 0 { "ok".to_owned() } else { counted(errors as u64, "error") }];
+                said.extend((warnings > 0).then(|| counted(warnings as u64, "warning")));
+                say(&format!("{file}: {}", said.join(", ")));
             }
         }
     }

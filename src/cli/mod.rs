@@ -12,10 +12,11 @@ mod shell;
 mod trace;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 /// Wrong usage, or a file that does not check.
@@ -164,7 +165,7 @@ struct RunArgs {
     #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
     model: Option<String>,
     /// Most steps that run at once [default: 16]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_parallel: Option<u32>,
     /// Most model calls of the run
     #[arg(long, value_name = "N")]
@@ -210,7 +211,7 @@ pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::builder().with_default_directive(tracing::Level::ERROR.into());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);
     let _already_set = subscriber.try_init();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| usage_error(error));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("the runtime cannot start: {error}")),
@@ -219,6 +220,20 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(task).unwrap_or_else(|error| refuse(&format!("BUG: {error}")));
     runtime.shutdown_background();
     code
+}
+
+/// Wrong usage; a workflow where a command should stand gets the command.
+fn usage_error(error: clap::Error) -> ! {
+    let word = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::InvalidSubcommand => word,
+        _ => error.exit(),
+    };
+    let is_workflow = word.starts_with('@') || word.ends_with(".yaml") || word.ends_with(".yml");
+    if is_workflow || Path::new(word).is_file() {
+        refuse(&format!("`{word}` is no command\nhelp: write `flowrun run {word}`"));
+        std::process::exit(i32::from(REFUSED));
+    }
+    error.exit()
 }
 
 async fn dispatch(command: Command) -> ExitCode {

@@ -1,6 +1,6 @@
 //! `flowrun run` and `flowrun ask`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,6 +17,7 @@ use flowrun_engine::graph::Workflow;
 use flowrun_engine::id::ValueHash;
 use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::{RunOptions, RunOutcome};
+use flowrun_engine::schema::Schema;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -43,15 +44,8 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Err(problem) => return refuse(&problem),
     };
     let models = configured.models;
-    if let Some(alias) = configuration::unknown_aliases(&workflow.definition, &models).first() {
-        let known = models.aliases().join(", ");
-        let known = if known.is_empty() { "none".to_owned() } else { known };
-        return refuse(&format!(
-            "a node asks the model `{alias}`, which nobody has defined (configured: {known}); add it to `models:`"
-        ));
-    }
-    if configuration::lacks_model(&workflow.definition, &models) {
-        return refuse(configuration::WAYS);
+    if let Err(problem) = configuration::models_work(&workflow.definition, &models) {
+        return refuse(&problem);
     }
     let flowrun = Flowrun::builder().models(models).build();
     if let Some(notice) = configured.notice.filter(|_| !args.quiet) {
@@ -62,7 +56,7 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     let progress = (!args.quiet).then(|| Arc::new(Progress::new()));
     let cancel = on_interrupt(progress.clone());
     let mut options = RunOptions { calls_max: args.max_calls, cancel, ..RunOptions::default() };
-    options.max_parallel = args.max_parallel.or(configured.file.max_parallel).unwrap_or(options.max_parallel).max(1);
+    options.max_parallel = args.max_parallel.or(configured.file.max_parallel).unwrap_or(options.max_parallel);
     let recording = match begin_recording(&args, &runs_dir, &id, &workflow) {
         Ok(recording) => recording,
         Err(problem) => return refuse(&problem),
@@ -112,27 +106,83 @@ fn inputs(workflow: &Workflow, args: &RunArgs) -> Result<Map<String, Value>, Str
             _ => return Err(format!("`{shown}` is not a mapping of inputs")),
         }
     }
+    let mut flags = BTreeSet::new();
     for pair in &args.input {
         let Some((name, text)) = pair.split_once('=') else {
             return Err(format!("`--input {pair}`: an input is written NAME=VALUE"));
         };
+        if !flags.insert(name) {
+            let list = "a list is written as JSON: `--input 'NAME=[\"a\",\"b\"]'`";
+            return Err(format!("the input `{name}` is given twice\nhelp: {list}"));
+        }
         let declared = workflow.graph.inputs.as_ref().and_then(|inputs| inputs.get(name));
-        let fits = |value: &Value| declared.is_some_and(|input| input.schema.validate(value).is_ok());
-        let is_text = declared.is_none_or(|input| input.schema.only_type() == Some("string"));
-        let json = serde_json::from_str(text).ok().filter(|value| !is_text && fits(value));
-        let value = json.unwrap_or_else(|| Value::String(text.to_owned()));
+        let value = match declared {
+            Some(input) => input_value(&input.schema, text)
+                .map_err(|problem| format!("input `{name}`: {problem}\nhelp: {}", usage(workflow)))?,
+            None => Value::String(text.to_owned()),
+        };
         inputs.insert(name.to_owned(), value);
     }
     Ok(inputs)
 }
 
-/// How the inputs of a workflow are written.
+/// What a text of the command line means to a type: itself where texts fit, else JSON. JSON that does not fit stays as it was
+/// meant, so that what the run says of it points inside.
+fn input_value(schema: &Schema, text: &str) -> Result<Value, String> {
+    let verbatim = Value::String(text.to_owned());
+    let takes_text = schema.validate(&verbatim).is_ok();
+    if schema.only_type() == Some("string") {
+        return Ok(verbatim);
+    }
+    match serde_json::from_str(text) {
+        Ok(value) if !takes_text || schema.validate(&value).is_ok() => Ok(value),
+        Err(error) if !takes_text && matches!(schema.only_type(), Some("array" | "object")) => {
+            let error = error.to_string();
+            let what = error.split(" at line ").next().unwrap_or(&error);
+            let at = error.rsplit(' ').next().unwrap_or_default();
+            Err(format!("not JSON: {what} at column {at}"))
+        }
+        _ => Ok(verbatim),
+    }
+}
+
+/// How the inputs of a workflow are written, to be pasted.
 fn usage(workflow: &Workflow) -> String {
-    let inputs = workflow.graph.inputs.iter().flatten().map(|(name, input)| {
+    let mut inputs = workflow.graph.inputs.iter().flatten().peekable();
+    if inputs.peek().is_none() {
+        return format!("`{}` takes no inputs", workflow.name);
+    }
+    let inputs = inputs.map(|(name, input)| {
         let optional = if input.default.is_some() { " (optional)" } else { "" };
-        format!("--input {name}={}{optional}", input.schema.describe())
+        let value = input.default.clone().unwrap_or_else(|| example(input.schema.json_schema(), "a"));
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned).replace('\'', "'\\''");
+        format!("--input '{name}={value}'{optional}")
     });
     format!("`{}` takes {}", workflow.name, inputs.collect::<Vec<_>>().join(" "))
+}
+
+/// A value of a type, with `word` for its texts.
+fn example(schema: &Value, word: &str) -> Value {
+    let first = |key: &str| schema.get(key).and_then(Value::as_array).and_then(|all| all.first());
+    if let Some(value) = first("enum") {
+        return value.clone();
+    }
+    if let Some(inner) = first("anyOf") {
+        return example(inner, word);
+    }
+    match schema.get("type").and_then(Value::as_str) {
+        Some("array") => {
+            ["a", "b"].iter().map(|word| example(schema.get("items").unwrap_or(&Value::Null), word)).collect()
+        }
+        Some("object") => {
+            let fields = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+            fields.map(|(name, schema)| (name.clone(), example(schema, word))).collect::<Map<_, _>>().into()
+        }
+        Some("integer") => json!(if word == "a" { 1 } else { 2 }),
+        Some("number") => json!(if word == "a" { 0.5 } else { 1.5 }),
+        Some("boolean") => json!(true),
+        _ => json!(word),
+    }
 }
 
 fn begin_recording(

@@ -17,7 +17,7 @@ use crate::diagnostic::{Diagnostic, codes};
 use crate::expr::literal_help;
 use crate::graph::{Dependency, DependencyMode};
 use crate::id::NodeIndex;
-use crate::source::Part;
+use crate::source::{Part, Source};
 
 /// Names that a frame takes from frames around it: how many frames further out (from 1), and which.
 pub(super) type Captures = BTreeSet<(usize, String)>;
@@ -115,7 +115,8 @@ impl Checker<'_> {
         };
         let help = if is_special { None } else { self.meant(names, name) };
         let path: Vec<&str> = used.path.iter().map(String::as_str).collect();
-        let alone = self.source.is_some_and(|source| source.shown(&path).trim() == name);
+        let written = |source: &Source| source.shown(&path).trim().trim_matches(['"', '\'']) == name;
+        let alone = self.source.is_some_and(written);
         let meant = help.as_ref().is_some_and(|help| !help.starts_with("names here"));
         let problem = self.name_problem(used, message);
         if alone && !meant && !is_special && !used.is_slot {

@@ -13,6 +13,16 @@ use crate::expr::{NameUse, Slotted, Template, Tree};
 use crate::graph::Field;
 use crate::source::Part;
 
+/// What other systems call our attributes.
+const SYNONYMS: [(&str, &str); 6] = [
+    ("depends_on", "needs"),
+    ("after", "needs"),
+    ("if", "when"),
+    ("condition", "when"),
+    ("foreach", "for_each"),
+    ("map", "for_each"),
+];
+
 /// One mention of a name, with where it stands.
 pub(super) struct Use {
     pub(super) name: NameUse,
@@ -93,11 +103,13 @@ impl Checker<'_> {
     fn unknown_field(&mut self, spec: &KindSpec, key: &str, value: &Value, at: &[&str]) {
         let shown: String = key.chars().take(40).collect();
         let known = spec.fields.iter().map(|field| field.name.as_str());
-        let near = self.near(key, known.clone().chain(keys::known(keys::ATTRIBUTES).map(|key| key.name)));
+        let synonym = SYNONYMS.iter().find(|(other, _)| *other == key).map(|(_, own)| *own);
+        let near = || self.near(key, known.clone().chain(keys::known(keys::ATTRIBUTES).map(|key| key.name)));
+        let near = synonym.or_else(near);
         let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
-            None if value.is_null() && (key.contains(')') || key.contains('\'')) => {
-                "a comma ends a value inside `{…}`: put quotes around an expression with commas".to_owned()
+            None if value.is_null() => {
+                "a comma ends a value inside `{…}`: put quotes around a text or an expression with commas".to_owned()
             }
             None if ["temperature", "max_tokens", "top_p", "seed", "stop"].contains(&key)
                 && spec.fields.iter().any(|field| field.name == "params") =>
@@ -105,7 +117,11 @@ impl Checker<'_> {
                 format!("it stands in `params`: `params: {{{key}: {value}}}`")
             }
             None if is_attribute(key) => "this attribute does not apply here".to_owned(),
-            None => format!("a node of kind `{}` takes {}", spec.name, known.collect::<Vec<_>>().join(", ")),
+            None => format!(
+                "a node of kind `{}` takes {}; every node takes needs, when, for_each, retry, on_error, output and others",
+                spec.name,
+                known.collect::<Vec<_>>().join(", ")
+            ),
         };
         let message = format!("a node of kind `{}` has no `{shown}`", spec.name);
         self.error(codes::UNKNOWN_KEY, at, Part::Key, message).help.push(help);

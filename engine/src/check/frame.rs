@@ -56,7 +56,10 @@ impl Checker<'_> {
         if output.is_some() && self.errors.found == before && self.broken.is_empty() {
             self.warn_unused(&nodes, &read, path);
         }
-        let graph = Graph::build(nodes).map_err(|cycle| self.cycle(names, &cycle, &mentions, path)).ok();
+        let graph = Graph::build(nodes).map_err(|cycles| {
+            cycles.iter().for_each(|cycle| self.cycle(names, cycle, &mentions, path));
+        });
+        let graph = graph.ok();
         let mut graph = graph.filter(|_| self.errors.found == before)?;
         let required = gathered.optional.iter().filter(|(_, optional)| !**optional);
         graph.output_requires = required.filter_map(|(name, _)| graph.find(name)).collect();

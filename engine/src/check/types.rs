@@ -176,8 +176,12 @@ impl Checker<'_> {
                 let at: Vec<&str> = path.iter().copied().chain(inside.iter().map(String::as_str)).collect();
                 let start = part.as_ptr() as usize - leaf.text().as_ptr() as usize;
                 let near = literal.as_str().and_then(|word| self.near(word, words.iter().copied()));
-                let help = near.map(|near| format!("did you mean `'{near}'`?"));
-                let message = format!("`{name}` is {is} and never equals {literal}");
+                let number = (is == "a text" && literal.is_number())
+                    .then(|| format!("`{name} | number` is the number in a text; or give its node `schema: number`"));
+                let help = near.map(|near| format!("did you mean `'{near}'`?")).or(number);
+                let equality = part.contains("==") || part.contains("!=");
+                let never = if equality { "never equals" } else { "does not compare with" };
+                let message = format!("`{name}` is {is} and {never} {literal}");
                 let range = start..start + part.len();
                 self.error_within(codes::TYPE_MISMATCH, &at, range, message).help.extend(help);
             }

@@ -157,9 +157,16 @@ impl Reader<'_> {
                         self.problem(Part::Key, codes::CONFLICT, "`schema` and `json_schema` exclude each other");
                     problem.help.push("keep one of the two".to_owned());
                 }
+                let is_json_schema =
+                    value.get("type").is_some() && value.get("properties").or(value.get("items")).is_some();
                 let schema =
                     if key == "schema" { Schema::parse_short(&value) } else { Schema::from_json_schema(value) };
-                node.schema = Some(schema.unwrap_or_else(|error| self.bad_schema(error)));
+                node.schema = Some(schema.unwrap_or_else(|mut error| {
+                    if is_json_schema && key == "schema" {
+                        error.help = vec!["this looks like a JSON Schema: write `json_schema:`".to_owned()];
+                    }
+                    self.bad_schema(error)
+                }));
             }
             "output" => node.output = Some(value),
             "nodes" => node.nodes = self.nodes(value, depth + 1),

@@ -301,6 +301,11 @@ impl Reader<'_> {
             "timeout" => model.timeout_ms = r.duration(&value),
             key => unreachable!("BUG: nothing reads `{key}`"),
         });
+        if !["", "openai", "scripted"].contains(&model.provider.as_str()) {
+            let message = format!("no provider is called `{}`", model.provider);
+            let help = "`openai` speaks to every server with the OpenAI chat protocol; `scripted` replies from a file";
+            self.at("provider", |r| r.problem(Part::Value, codes::BAD_VALUE, message).help.push(help.to_owned()));
+        }
         if model.provider.is_empty() {
             self.problem(Part::Key, codes::MISSING_KEY, "a model needs `provider`")
                 .help

@@ -115,7 +115,7 @@ impl Model for Scripted {
         };
         let Some(entry) = self.entries.iter().find(answers) else {
             let shown: String = asked.chars().take(120).collect();
-            let message = format!("no entry of the script `{}` matches: {shown}", self.name);
+            let message = format!("no entry of the script `{}` matches the question «{shown}»", self.name);
             return Err(StepError::terminal("no_reply", message));
         };
         tokio::select! {
