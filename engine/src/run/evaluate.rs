@@ -11,9 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Driver;
 use crate::definition::ModelDef;
 use crate::event::{DecideField, Decision};
-use crate::expr::{
-    BareName, Datum, ExprError, NameUse, Scope as Names, Slotted, Template, Tree, print_items, print_value,
-};
+use crate::expr::{BareName, Datum, ExprError, NameUse, Scope as Names, Template, Tree};
 use crate::failure::StepError;
 use crate::graph::{Field, Graph, Node, NodeCode, Work};
 use crate::id::StepId;
@@ -37,7 +35,7 @@ pub(super) fn constant_input(code: &NodeCode) -> Input {
     Input { fields, schema: code.schema.clone(), model: ModelChoice::default(), rules: code.expansion.clone() }
 }
 
-type Evaluated<T> = Result<T, StepError>;
+pub(super) type Evaluated<T> = Result<T, StepError>;
 
 impl Driver {
     /// Answers a `Decide`.
@@ -352,7 +350,7 @@ impl Driver {
     }
 
     /// The value of a name; null for a node that gave none.
-    fn named(&mut self, scope: Scope, name: &str) -> Option<Arc<Datum>> {
+    pub(super) fn named(&mut self, scope: Scope, name: &str) -> Option<Arc<Datum>> {
         match self.scheduler.resolve(scope, name) {
             Resolved::Input { frame_step } => self.inputs_of(frame_step).get(name).cloned(),
             resolved => self.resolved(resolved),
@@ -392,71 +390,6 @@ impl Driver {
             inputs.iter().map(|(name, value)| (name.clone(), Datum::new(value.clone()))).collect()
         })
     }
-
-    /// An `ask` text: slots replaced in one pass, then what `needs` names and the text does not mention.
-    fn question(&mut self, step: StepId, code: &NodeCode, ask: &Slotted) -> Evaluated<String> {
-        let mut text = self.asked(step, ask)?;
-        let parent = self.scheduler.parent(step).expect("BUG: an ask outside of a graph");
-        let frame_step = if self.scheduler.is_own_step(step) { parent } else { self.frame_of_items(step) };
-        let mut entries = String::new();
-        for source in &code.appended {
-            let source = self.scheduler.child(frame_step, *source).expect("BUG: a source in another frame");
-            let Some(answer) = self.printed_step(source) else { continue };
-            let question = self.asked_of(source)?;
-            entries.push_str(&format!("Q: {question}\nA: {answer}\n"));
-        }
-        if !entries.is_empty() {
-            text = format!("{text}\n\n{}", entries.trim_end());
-        }
-        Ok(text)
-    }
-
-    /// The step whose frame holds the node that an item or sample belongs to.
-    fn frame_of_items(&self, step: StepId) -> StepId {
-        let mut at = step;
-        while !self.scheduler.is_own_step(at) {
-            at = self.scheduler.parent(at).expect("BUG: an item outside of a graph");
-        }
-        self.scheduler.parent(at).expect("BUG: an item outside of a graph")
-    }
-
-    fn asked(&mut self, step: StepId, ask: &Slotted) -> Evaluated<String> {
-        let printed = |name: &str| -> Result<String, ExprError> {
-            let source = self.scheduler.resolve_step(Scope::Step(step), name);
-            let text = match source {
-                Some(source) => Some(self.printed_step(source).unwrap_or_else(|| print_value(&Value::Null))),
-                None => self.named(Scope::Step(step), name).map(|value| print_value(value.json())),
-            };
-            Ok(text.unwrap_or_else(|| format!("{{{name}}}")))
-        };
-        ask.render(printed).map_err(|error| expression_error("ask", &error))
-    }
-
-    /// What a node was asked: its `ask` after replacing, its formula, else its name.
-    fn asked_of(&mut self, step: StepId) -> Evaluated<String> {
-        let code = self.scheduler.node(step).map(|node| node.code.clone()).expect("BUG: the root was never asked");
-        match code.fields.get("ask").or_else(|| code.fields.get("calc")) {
-            Some(Field::Slotted(ask)) => self.asked(step, ask),
-            Some(Field::Formula(formula)) => Ok(formula.text().to_owned()),
-            _ => Ok(self.scheduler.name(step).to_owned()),
-        }
-    }
-
-    /// A step's value as text; `None` if it is null.
-    fn printed_step(&self, step: StepId) -> Option<String> {
-        let value = self.values.get(self.scheduler.value(step)?).json();
-        if value.is_null() {
-            return None;
-        }
-        let Some(list) = self.scheduler.items(step) else { return Some(print_value(value)) };
-        let Some(Children::Items(children)) = self.scheduler.children(step) else {
-            panic!("BUG: items without a frame")
-        };
-        let items = self.values.get(list).json().as_array().into_iter().flatten().zip(&children);
-        let kept: Value =
-            items.filter(|(_, result)| **result != ChildResult::Dropped).map(|(item, _)| item.clone()).collect();
-        Some(print_items(&kept, value))
-    }
 }
 
 /// Fills in the defaults of a closed frame's inputs and checks what is given.
@@ -487,7 +420,7 @@ fn calls_of_one_attempt(code: &NodeCode, fields: &Fields) -> u32 {
     1 + if structured { repair } else { 0 }
 }
 
-fn expression_error(field: &str, error: &ExprError) -> StepError {
+pub(super) fn expression_error(field: &str, error: &ExprError) -> StepError {
     let help = error.help.first().map(|help| format!("; {help}")).unwrap_or_default();
     StepError::terminal("expression", format!("in `{field}`: {}{help}", error.message))
 }

@@ -3,6 +3,7 @@
 //! [`run`] turns the scheduler's commands into evaluations (`evaluate.rs`), tasks and timers (`drive.rs`), and what comes
 //! of them into events. Nothing is decided here: whoever wants to know why a step ran reads the scheduler.
 
+mod ask;
 mod drive;
 mod evaluate;
 mod spans;
