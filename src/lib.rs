@@ -53,9 +53,11 @@ mod file_schema;
 mod handle;
 mod library;
 mod program;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "some of it is for the command line alone"))]
 pub mod render;
 mod report;
 pub mod runs;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "some of it is for the command line alone"))]
 pub mod trace;
 
 pub use flowrun_engine as engine;
