@@ -39,10 +39,10 @@ const PLAN: &str = r#"
       - {id: left, ask: "{eggs} - {broken}", type: calc}
 "#;
 
-struct Place(TempDir);
+pub(crate) struct Place(TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         place.write("replies.yaml", REPLIES);
         place.write("two.yaml", TWO);
@@ -50,19 +50,19 @@ impl Place {
         place
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.0.path().join(name), text).unwrap();
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.0.path().join(name)).unwrap()
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flowrun"));
         command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
         for name in ["OPENAI_BASE_URL", "OPENAI_API_KEY", "FLOWRUN_MODEL", "RUST_LOG"] {
@@ -71,30 +71,30 @@ impl Place {
         command
     }
 
-    fn flowrun(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn flowrun(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// Runs with the scripted model.
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.flowrun(&[&["run"], arguments, &["--model", "scripted:replies.yaml"]].concat())
     }
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
 /// A one-node workflow.
-fn asks(prompt: &str) -> String {
+pub(crate) fn asks(prompt: &str) -> String {
     format!("flowrun: 1\nnodes:\n  a: {{prompt: \"{prompt}\"}}\noutput: a\n")
 }
 
@@ -255,117 +255,6 @@ fn a_drawn_graph_is_shown_and_a_saved_plan_runs_as_a_file() {
     assert!(stdout(&trace).contains("A: 43") && stdout(&trace).contains("43 are left"), "{}", stdout(&trace));
     let none = place.run(&["two.yaml", "--input", "word=x", "--save-plan", "no.yaml"]);
     assert!(stderr(&none).contains("no plan was drawn") && !place.path().join("no.yaml").exists(), "{}", stderr(&none));
-}
-
-#[test]
-fn runs_and_traces_show_what_was_recorded() {
-    let place = Place::new();
-    assert!(stderr(&place.flowrun(&["trace"])).contains("there are no runs"));
-    place.run(&["two.yaml", "--input", "word=secret words"]);
-    let listed = place.flowrun(&["runs", "--json"]);
-    let run: Value = serde_json::from_str(stdout(&listed).trim()).unwrap();
-    assert_eq!((&run["workflow"], &run["status"]), (&"two".into(), &"success".into()));
-    assert!(stdout(&place.flowrun(&["runs"])).contains("success"));
-    let tree = stdout(&place.flowrun(&["trace"]));
-    assert!(tree.contains("✓ a") && tree.contains("✓ b") && tree.contains(": success, 2 calls"), "{tree}");
-    assert!(!tree.contains("secret words"));
-    let prompts = stdout(&place.flowrun(&["trace", "last", "--prompts"]));
-    assert!(prompts.contains("first secret words") && prompts.contains("reply │ one"), "{prompts}");
-    let log = stdout(&place.flowrun(&["trace", run["id"].as_str().unwrap(), "--format", "jsonl"]));
-    assert!(log.lines().count() > 5 && log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
-    let wrong = place.flowrun(&["trace", "last", "c"]);
-    assert!(code(&wrong) == 2 && stderr(&wrong).contains("no step `c`"), "{}", stderr(&wrong));
-    assert_eq!(place.read(".flowrun/.gitignore"), "*\n");
-}
-
-#[test]
-fn a_trace_is_a_tree_a_timeline_or_a_file_for_viewers() {
-    let place = Place::new();
-    place.write(
-        "slow.yaml",
-        "flowrun: 1\nnodes:\n  a: {for_each: \"[1, 2]\", prompt: first}\n  b: {prompt: \"second {{ a }}\"}\n",
-    );
-    place.run(&["slow.yaml"]);
-    let timeline = stdout(&place.flowrun(&["trace", "--format", "timeline"]));
-    for text in ["✓ a ", "├", "█", "▒", "critical path: a[", " → b\n", "at once ", ": success, 3 calls"] {
-        assert!(timeline.contains(text), "`{text}` is not in:\n{timeline}");
-    }
-    assert!(!timeline.contains('\u{1b}') && timeline.lines().all(|line| line.chars().count() <= 100), "{timeline}");
-    let part = stdout(&place.flowrun(&["trace", "last", "a", "--format", "timeline"]));
-    assert!(part.contains("✓ [1]") && !part.contains("✓ b"), "{part}");
-    let chrome: Value = serde_json::from_str(&stdout(&place.flowrun(&["trace", "--format", "chrome"]))).unwrap();
-    let events = chrome["traceEvents"].as_array().unwrap();
-    let names: Vec<&str> = events.iter().filter(|e| e["ph"] == "X").filter_map(|e| e["name"].as_str()).collect();
-    assert_eq!(names, ["a", "a[0]", "a[1]", "b"]);
-    let first = events.iter().find(|event| event["name"] == "a[0]").unwrap();
-    assert!(first["dur"].as_u64() >= Some(5_000) && first["args"]["state"] == "succeeded", "{first}");
-}
-
-#[test]
-fn errors_are_told_whole_and_conversations_in_order() {
-    let place = Place::new();
-    let long = "the server is tired of this question ".repeat(8) + "and of its end";
-    let replies = format!(
-        "- {{match: \"JSON of the form\", reply: \"[1]\"}}\n- {{match: \"Numbers\", reply: none}}\n- {{match: \"Try\", status: 503, reply: \"{long}\"}}\n"
-    );
-    place.write("replies.yaml", &replies);
-    let workflow = "flowrun: 1\nnodes:\n  numbers: {prompt: Numbers, schema: [integer]}\n  tries:\n    prompt: \"Try {{ numbers }}\"\n    retry: {max: 1, on: [server], backoff: 1ms}\noutput: tries\n";
-    place.write("w.yaml", workflow);
-    assert_eq!(code(&place.run(&["w.yaml", "-q"])), 1);
-    let words = |text: &str| text.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
-    let tree = stdout(&place.flowrun(&["trace"]));
-    assert!(words(&tree).contains(&words(&long)), "the whole error stands at the foot:\n{tree}");
-    assert!(tree.contains("\nerror: step `tries` failed: "), "{tree}");
-    assert!(tree.lines().all(|line| line.chars().count() <= 100), "{tree}");
-    let prompts = stdout(&place.flowrun(&["trace", "last", "tries", "--prompts"]));
-    assert_eq!(prompts.matches("error │ ").count(), 2, "an error for each attempt:\n{prompts}");
-    assert_eq!(prompts.matches(" user │ ").count(), 1, "{prompts}");
-    let prompts = stdout(&place.flowrun(&["trace", "last", "numbers", "--prompts"]));
-    let titles = prompts.lines().filter_map(|line| line.split_once(" │ ")).map(|(title, _)| title.trim());
-    assert_eq!(titles.collect::<Vec<_>>(), ["user", "reply", "user", "reply", "value"], "{prompts}");
-}
-
-#[test]
-fn a_pipe_is_as_wide_as_columns_says() {
-    let place = Place::new();
-    place.run(&["two.yaml", "--input", "word=x"]);
-    let timeline = |columns: &str| {
-        let mut command = place.command(&["trace", "--format", "timeline"]);
-        let text = stdout(&command.env("COLUMNS", columns).output().unwrap());
-        text.lines().find(|line| line.contains('┼')).unwrap().chars().count()
-    };
-    assert!(timeline("50") <= 50 && timeline("150") > 120 && timeline("wide") == timeline("100"));
-}
-
-#[cfg(unix)]
-#[test]
-fn a_run_that_goes_on_is_told_from_one_that_was_killed() {
-    let place = Place::new();
-    place.write("slow.yaml", "flowrun: 1\nnodes:\n  a: {prompt: first}\n  b: {prompt: \"slow {{ a }}\"}\noutput: b\n");
-    let mut command = place.command(&["run", "slow.yaml", "-q", "--model", "scripted:replies.yaml"]);
-    let mut child = command.spawn().unwrap();
-    let until = |text: &str| {
-        let shown = || stdout(&place.command(&["trace", "--format", "timeline"]).output().unwrap());
-        (0..2_400).map(|_| shown()).find(|shown| {
-            std::thread::sleep(Duration::from_millis(25));
-            shown.contains(text)
-        })
-    };
-    let timeline = until("… b").expect("the step starts");
-    assert!(timeline.contains(": running, "), "{timeline}");
-    let bar = timeline.lines().find(|line| line.starts_with("… b")).unwrap();
-    assert!(bar.contains('▒') && bar.ends_with('s'), "a bar until now, and the time so far:\n{timeline}");
-    let listed = stdout(&place.flowrun(&["runs"]));
-    let lines: Vec<&str> = listed.lines().collect();
-    assert!(lines[0].starts_with("run ") && lines[0].contains("started (UTC)"), "{listed}");
-    assert!(
-        lines[1].contains("  running  ") && lines[1].ends_with("← last") && lines[1].contains("1 call,"),
-        "{listed}"
-    );
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(stdout(&place.flowrun(&["runs"])).contains("  interrupted  "));
-    assert!(stdout(&place.flowrun(&["trace"])).contains(": interrupted, "));
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod examples;
 mod graphs;
 mod http;
 mod model;
+mod records;
 mod schema;
 mod shell;
 mod terminal;
