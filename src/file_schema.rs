@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use flowrun_engine::definition::keys::{self, ALLOW, ATTRIBUTES, BUDGET, Form, Key, LIMITS, MODEL, RETRY, TOP, UNITS};
+use flowrun_engine::definition::keys::{
+    self, ALLOW, ATTRIBUTES, BUDGET, CASE, Form, Key, LIMITS, MODEL, REPEAT, RETRY, TOP, UNITS,
+};
 use flowrun_engine::definition::{FieldFormat, FieldSpec, KindSpec, RESERVED};
 use flowrun_engine::failure::ErrorClass;
 use serde_json::{Map, Value, json};
@@ -64,6 +66,13 @@ fn mapping(table: &'static [Key], kinds: &Kinds) -> Value {
     json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
+/// The same with keys that must be there.
+fn mapping_with(table: &'static [Key], kinds: &Kinds, required: &[&str]) -> Value {
+    let mut schema = mapping(table, kinds);
+    schema["required"] = json!(required);
+    schema
+}
+
 /// A name of an input or a node.
 fn name() -> Value {
     json!({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$", "not": {"enum": RESERVED}})
@@ -99,13 +108,36 @@ fn form(form: Form, kinds: &Kinds) -> Value {
         }
         Form::ItemName => json!({"anyOf": [name(), {"const": "item"}]}),
         Form::Names => json!({"type": "array", "items": {"type": "string"}}),
-        Form::Join => json!({"enum": ["all", "any"]}),
+        Form::Join => {
+            let quorum = json!({"type": "object", "properties": {"quorum": {"type": "integer", "minimum": 1}},
+                "required": ["quorum"], "additionalProperties": false});
+            json!({"anyOf": [{"enum": ["all", "any", "first"]}, quorum]})
+        }
+        Form::Next => {
+            let case = mapping_with(CASE, kinds, &["to"]);
+            json!({"anyOf": [{"type": "string"}, case, {"type": "array", "items": case, "minItems": 1}]})
+        }
+        Form::Repeat => mapping_with(REPEAT, kinds, &["max"]),
+        Form::OnLimit => json!({"enum": ["succeed", "fail"]}),
+        Form::OnStepError => json!({"enum": ["skip", "fail"]}),
+        Form::NameOrNames => {
+            json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]})
+        }
+        Form::Flag => json!({"type": "boolean"}),
         Form::Retry => json!({"anyOf": [{"type": "integer", "minimum": 0}, mapping(RETRY, kinds)]}),
         Form::Classes => {
             let word = json!({"enum": ErrorClass::WORDS.map(|(word, _)| word)});
             json!({"anyOf": [{"type": "array", "items": word}, word]})
         }
-        Form::OnError => policy(&["fail", "skip"]),
+        Form::OnError => {
+            let mut schema = policy(&["fail", "skip"]);
+            let to = json!({"type": "object", "properties": {"to": {"type": "string", "description": "where the flow goes on"}},
+                "required": ["to"], "additionalProperties": false});
+            if let Some(forms) = schema["anyOf"].as_array_mut() {
+                forms.push(to);
+            }
+            schema
+        }
         Form::OnItemError => policy(&["fail", "drop", "skip"]),
         Form::Type => reference("type"),
         Form::JsonSchema => json!({"type": ["object", "boolean"]}),

@@ -50,11 +50,13 @@ pub struct Limits {
     pub nodes: u32,
     /// Bytes of one value as JSON text.
     pub output_bytes: u64,
+    /// Passes of one loop.
+    pub iterations: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { steps: 1_000_000, items: 100_000, depth: 16, nodes: 50, output_bytes: 1 << 20 }
+        Self { steps: 1_000_000, items: 100_000, depth: 16, nodes: 50, output_bytes: 1 << 20, iterations: 10_000 }
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Checker;
 use super::fields::Use;
 use super::scope::{Meaning, Names};
-use crate::definition::{Join, NodeDef, later};
+use crate::definition::{Join, NodeDef};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::expr::literal_help;
 use crate::graph::{Dependency, DependencyMode};
@@ -91,10 +91,6 @@ impl Checker<'_> {
     fn unknown(&mut self, names: &Names, used: &Use, own_item: Option<&str>) {
         let name = &*used.name.name;
         if self.broken.contains(name) {
-            return;
-        }
-        if let Some(what) = later(name).filter(|_| !used.is_slot) {
-            self.name_problem(used, format!("this version does not run {what} yet (`{name}`)")).code = codes::NOT_YET;
             return;
         }
         let special = match (name, own_item) {

@@ -323,6 +323,7 @@ fn limits(written: &LimitsDef) -> Limits {
         depth: written.depth.unwrap_or(default.depth),
         nodes: written.nodes.unwrap_or(default.nodes),
         output_bytes: written.output_bytes.unwrap_or(default.output_bytes),
+        iterations: written.iterations.unwrap_or(default.iterations),
     }
 }
 

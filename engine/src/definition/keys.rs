@@ -47,8 +47,20 @@ pub enum Form {
     ItemName,
     /// A list of names.
     Names,
-    /// `all` or `any`.
+    /// `all`, `any`, `first`, or `{quorum: n}`.
     Join,
+    /// A name, or cases with the keys of [`CASE`].
+    Next,
+    /// The keys of [`REPEAT`].
+    Repeat,
+    /// `succeed` or `fail`.
+    OnLimit,
+    /// `skip` or `fail`.
+    OnStepError,
+    /// A name or a list of names.
+    NameOrNames,
+    /// `true` or `false`.
+    Flag,
     /// A number of retries, or the keys of [`RETRY`].
     Retry,
     /// Classes of errors.
@@ -128,7 +140,22 @@ pub const LIMITS: &[Key] = &[
     key("depth", Form::Count, "deepest nesting of frames; 16 if not written"),
     key("nodes", Form::Count, "most steps of a plan, `answer` apart; 50 if not written"),
     key("output", Form::Count, "most bytes of one value as JSON; 1 MiB if not written"),
-    key("iterations", Form::Later, "loops"),
+    key("iterations", Form::Count, "most passes of one loop; 10,000 if not written"),
+];
+
+/// Keys of a case of `next`.
+pub const CASE: &[Key] = &[
+    key("when", Form::Expression, "the condition of the case; without one it always holds"),
+    key("to", Form::NameOrNames, "where to: a node, or a list of nodes that all run"),
+    key("max", Form::CountExpression, "of an edge upwards: how often it is taken at most each time the loop is entered"),
+    key("on_limit", Form::OnLimit, "`fail`: a spent `max` fails the node; else the next case is tried"),
+];
+
+/// Keys of `repeat`.
+pub const REPEAT: &[Key] = &[
+    key("until", Form::Expression, "asked after each pass; sees `this`, the value of the pass, and the nodes of a group"),
+    key("max", Form::CountExpression, "most passes"),
+    key("on_limit", Form::OnLimit, "`fail`: passes that end without `until` fail the node; else the last value counts"),
 ];
 
 /// Keys of `retry`.
@@ -161,10 +188,16 @@ pub const ATTRIBUTES: &[Key] = &[
     key("as", Form::ItemName, "another name for the item of `for_each`"),
     key("max_parallel", Form::CountExpression, "most items or samples at once; twice the run's limit if not written"),
     key("samples", Form::CountExpression, "how many answers to the same input; the value is their list"),
-    key("join", Form::Join, "how the entries of `needs` count: `all`, or `any` one that succeeded"),
+    key("sequential", Form::Flag, "one item after the other; `last` and `past` have the values of those before it"),
+    key("index", Form::ItemName, "another name for the number of the item of `for_each`, from 0"),
+    key("stop_when", Form::Expression, "asked for the first value, the first two, …; where it holds, these are the value"),
+    key("quorum", Form::CountExpression, "how many items must succeed; the others may fail and read as null"),
+    key("repeat", Form::Repeat, "does it again until a condition holds, at most `max` times; the value is the last"),
+    key("next", Form::Next, "where the flow goes on: a node, or cases `{when, to, max}` of which the first counts"),
+    key("join", Form::Join, "how incoming `next` edges, else entries of `needs` count: `all`, `any`, `first`, `{quorum: n}`"),
     key("retry", Form::Retry, "tries again after a failure: a number of retries, or `{max, on, backoff}`"),
     key("timeout", Form::Duration, "longest time of one attempt; of the whole on a group, call or expand"),
-    key("on_error", Form::OnError, "if the node fails: `fail`, `skip`, or a value in its place"),
+    key("on_error", Form::OnError, "if the node fails: `fail`, `skip`, `{to: NODE}`, or a value in its place"),
     key("on_item_error", Form::OnItemError, "if an item fails: `fail`, `drop`, `skip`, or a value in its place"),
     key("schema", Form::Type, "what the value must be, in the short form: `[string]`, `{a: number}`, `yes | no`"),
     key("json_schema", Form::JsonSchema, "what the value must be, as a JSON Schema"),
@@ -172,12 +205,6 @@ pub const ATTRIBUTES: &[Key] = &[
     key("nodes", Form::Nodes, "the nodes of a group; they see the names around it"),
     key("limits", Form::Limits, "`nodes` bounds what a model may draw"),
     key("allow", Form::Allow, "what a model may draw"),
-    key("next", Form::Later, "flowchart edges"),
-    key("repeat", Form::Later, "loops"),
-    key("stop_when", Form::Later, "early stop"),
-    key("sequential", Form::Later, "folds"),
-    key("index", Form::Later, "item numbers"),
-    key("quorum", Form::Later, "quorums"),
     key("cache", Form::Later, "caching"),
     key("key", Form::Later, "cache keys"),
     key("salt", Form::Later, "cache salts"),
@@ -188,26 +215,13 @@ pub const ATTRIBUTES: &[Key] = &[
     key("tools", Form::Later, "tools"),
     key("tool", Form::Later, "tools"),
     key("choose", Form::Later, "tools"),
-    key("max_depth", Form::Later, "recursive calls"),
-    key("on_limit", Form::Later, "loops"),
-    key("on_step_error", Form::Later, "failing expansions"),
+    key("max_depth", Form::Count, "most calls of the same workflow inside each other"),
+    key("on_step_error", Form::OnStepError, "`fail`: a step of the plan that fails ends it; `skip` if not written"),
 ];
 
-/// Names that only loops, folds and error edges give.
-const LATER_NAMES: &[(&str, &str)] = &[
-    ("last", "loops"),
-    ("past", "loops"),
-    ("iteration", "loops"),
-    ("pass", "loops"),
-    ("index", "item numbers"),
-    ("error", "error edges"),
-];
-
-/// What an attribute or a name of a later version is for, if it is one.
+/// What an attribute of a later version is for, if it is one.
 pub fn later(word: &str) -> Option<&'static str> {
-    let attribute = ATTRIBUTES.iter().find(|key| key.form == Form::Later && key.name == word);
-    let name = || LATER_NAMES.iter().find(|(name, _)| *name == word);
-    attribute.map(|key| key.doc).or_else(|| name().map(|(_, what)| *what))
+    ATTRIBUTES.iter().find(|key| key.form == Form::Later && key.name == word).map(|key| key.doc)
 }
 
 /// The keys of a table that this version reads.

@@ -5,6 +5,7 @@
 //! fields are still YAML trees and texts here; the types after checking are in [`graph`](crate::graph).
 
 mod build;
+mod flow_reader;
 pub mod keys;
 mod kind;
 mod node_reader;
@@ -90,6 +91,8 @@ pub struct LimitsDef {
     pub nodes: Option<u32>,
     /// Bytes of one value as JSON text.
     pub output_bytes: Option<u64>,
+    /// Passes of one loop.
+    pub iterations: Option<u32>,
 }
 
 /// One node: its kind, the attributes that every node may carry, and the fields of its kind.
@@ -107,8 +110,24 @@ pub struct NodeDef {
     pub item_name: Option<String>,
     /// `max_parallel:`, an expression tree over inputs.
     pub max_parallel: Option<Value>,
+    /// `sequential:`: one item after the other, each of which sees those before it.
+    pub sequential: bool,
+    /// `index:`; `None`: `index`.
+    pub index_name: Option<String>,
+    /// `stop_when:`, an expression tree over `this`, a prefix of the items' values.
+    pub stop_when: Option<Value>,
+    /// `quorum:` of items, an expression tree over inputs.
+    pub quorum: Option<Value>,
     /// `samples:`, an expression tree over inputs.
     pub samples: Option<Value>,
+    /// `repeat:`.
+    pub repeat: Option<RepeatDef>,
+    /// `next:` cases in order.
+    pub next: Vec<CaseDef>,
+    /// `max_depth:` of a call: most frames of the called workflow inside each other.
+    pub max_depth: Option<u32>,
+    /// `on_step_error: fail` of an expansion: its steps fail it unless they say otherwise.
+    pub steps_fail: bool,
     /// `join:`.
     pub join: Option<Join>,
     /// `retry:`.
@@ -151,13 +170,41 @@ pub struct Need {
     pub optional: bool,
 }
 
-/// How entries of `needs` are counted.
+/// How incoming `next` edges are counted, else entries of `needs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Join {
     /// Every entry without `?` must have succeeded.
     All,
     /// At least one entry must have succeeded once all are settled.
     Any,
+    /// The first entry that succeeds wins, the others are not waited for.
+    First,
+    /// At least so many must have succeeded once all are settled.
+    Quorum(u32),
+}
+
+/// One case of `next:`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CaseDef {
+    /// `when:`, an expression tree; `None`: always.
+    pub when: Option<Value>,
+    /// `to:`, names of nodes of the same level.
+    pub to: Vec<String>,
+    /// `max:` of an edge upwards: how often it is taken at most per entry of its loop; an expression tree over inputs.
+    pub max: Option<Value>,
+    /// `on_limit: fail`: a spent `max` fails the node.
+    pub limit_fails: bool,
+}
+
+/// `repeat:` as written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RepeatDef {
+    /// `until:`, an expression tree over `this` and, for a group, its nodes.
+    pub until: Option<Value>,
+    /// `max:` passes, an expression tree over inputs.
+    pub max: Option<Value>,
+    /// `on_limit: fail`: passes that end without `until` fail the node.
+    pub limit_fails: bool,
 }
 
 /// `retry:` as written.
@@ -185,4 +232,6 @@ pub enum ErrorPolicyDef {
     Skip,
     /// `{value: …}`: an expression tree takes the place of the value.
     Value(Value),
+    /// `{to: …}` (nodes only): of all edges only the one to this node is live.
+    To(String),
 }

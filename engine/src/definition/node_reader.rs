@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::keys::{ALLOW, RETRY, is_attribute, later};
 use super::reader::Reader;
-use super::{AllowDef, ErrorPolicyDef, Join, Need, NodeDef, RetryDef};
+use super::{AllowDef, Need, NodeDef, RetryDef};
 use crate::diagnostic::{codes, did_you_mean};
 use crate::schema::Schema;
 use crate::source::Part;
@@ -58,7 +58,7 @@ impl Reader<'_> {
             .collect();
         if let Some(kind) = map.get("kind") {
             let kind = self.at("kind", |r| r.text(kind))?;
-            if ["retrieve", "human", "tool"].contains(&kind.as_str()) {
+            if ["retrieve"].contains(&kind.as_str()) {
                 self.at("kind", |r| r.not_yet(&format!("the kind `{kind}`")));
                 return None;
             }
@@ -144,6 +144,19 @@ impl Reader<'_> {
                     self.name(&name, "item", Part::Value);
                 }
             }
+            "index" => {
+                node.index_name = self.text(&value);
+                if let Some(name) = node.index_name.clone().filter(|name| name != "index") {
+                    self.name(&name, "index", Part::Value);
+                }
+            }
+            "sequential" => node.sequential = self.flag(&value),
+            "stop_when" => node.stop_when = Some(value),
+            "quorum" => node.quorum = Some(value),
+            "repeat" => node.repeat = Some(self.repeat(value)),
+            "next" => node.next = self.next(value),
+            "max_depth" => node.max_depth = self.small_count(&value),
+            "on_step_error" => node.steps_fail = self.on_step_error(&value),
             "max_parallel" => node.max_parallel = Some(value),
             "samples" => node.samples = Some(value),
             "join" => node.join = self.join(&value),
@@ -206,19 +219,6 @@ impl Reader<'_> {
         needs
     }
 
-    fn join(&mut self, value: &Value) -> Option<Join> {
-        match value.as_str() {
-            Some("all") => return Some(Join::All),
-            Some("any") => return Some(Join::Any),
-            Some("first") => self.not_yet("races (`join: first`)"),
-            _ if value.get("quorum").is_some() => self.not_yet("quorums"),
-            _ => {
-                self.wrong("`all` or `any`", value);
-            }
-        }
-        None
-    }
-
     fn retry(&mut self, value: Value) -> RetryDef {
         let mut retry = RetryDef::default();
         if let Some(max) = value.as_u64() {
@@ -250,32 +250,6 @@ impl Reader<'_> {
             }
         }
         classes
-    }
-
-    fn policy(&mut self, value: Value, is_item: bool) -> ErrorPolicyDef {
-        match &value {
-            Value::String(word) => match word.as_str() {
-                "fail" => return ErrorPolicyDef::Fail,
-                "skip" => return ErrorPolicyDef::Skip,
-                "drop" if is_item => return ErrorPolicyDef::Drop,
-                _ => {}
-            },
-            Value::Object(map) if map.len() == 1 && map.contains_key("value") => {
-                return ErrorPolicyDef::Value(map["value"].clone());
-            }
-            Value::Object(map) if map.contains_key("to") => {
-                self.not_yet("error edges");
-                return ErrorPolicyDef::Default;
-            }
-            _ => {}
-        }
-        let wanted =
-            if is_item { "`fail`, `drop`, `skip` or `{value: …}`" } else { "`fail`, `skip` or `{value: …}`" };
-        let problem = self.wrong(wanted, &value);
-        if value == "drop" {
-            problem.help.push("items are dropped by `on_item_error: drop`".to_owned());
-        }
-        ErrorPolicyDef::Default
     }
 
     fn allow(&mut self, value: Value) -> AllowDef {

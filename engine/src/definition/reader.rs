@@ -331,6 +331,7 @@ impl Reader<'_> {
             "depth" => limits.depth = r.small_count(&value),
             "nodes" => limits.nodes = r.small_count(&value),
             "output" => limits.output_bytes = r.count(&value),
+            "iterations" => limits.iterations = r.small_count(&value),
             key => unreachable!("BUG: nothing reads `{key}`"),
         });
         limits

@@ -6,7 +6,7 @@
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::{AllowDef, ErrorPolicyDef, InputDef, Join, LimitsDef, ModelDef, NodeDef, WorkflowDef};
+use super::{AllowDef, CaseDef, ErrorPolicyDef, InputDef, Join, LimitsDef, ModelDef, NodeDef, WorkflowDef};
 use crate::id::ValueHash;
 
 impl WorkflowDef {
@@ -77,6 +77,7 @@ fn limits_value(limits: &LimitsDef) -> Option<Value> {
     put(&mut map, "depth", limits.depth.map(|n| json!(n)));
     put(&mut map, "nodes", limits.nodes.map(|n| json!(n)));
     put(&mut map, "output", limits.output_bytes.map(|n| json!(n)));
+    put(&mut map, "iterations", limits.iterations.map(|n| json!(n)));
     (!map.is_empty()).then_some(Value::Object(map))
 }
 
@@ -91,6 +92,7 @@ fn policy_value(policy: &ErrorPolicyDef) -> Option<Value> {
         ErrorPolicyDef::Drop => Some(json!("drop")),
         ErrorPolicyDef::Skip => Some(json!("skip")),
         ErrorPolicyDef::Value(value) => Some(json!({"value": value})),
+        ErrorPolicyDef::To(node) => Some(json!({"to": node})),
     }
 }
 
@@ -99,6 +101,40 @@ fn allow_value(allow: &AllowDef) -> Value {
     put(&mut map, "kinds", allow.kinds.as_ref().map(|names| json!(names)));
     put(&mut map, "models", allow.models.as_ref().map(|names| json!(names)));
     Value::Object(map)
+}
+
+/// The attributes by which the flow goes on, comes back and comes together.
+fn flow_values(map: &mut Map<String, Value>, node: &NodeDef) {
+    put(map, "index", node.index_name.as_ref().map(|name| json!(name)));
+    put(map, "sequential", node.sequential.then(|| json!(true)));
+    put(map, "stop_when", node.stop_when.clone());
+    put(map, "quorum", node.quorum.clone());
+    if let Some(repeat) = &node.repeat {
+        let mut keys = Map::new();
+        put(&mut keys, "until", repeat.until.clone());
+        put(&mut keys, "max", repeat.max.clone());
+        put(&mut keys, "on_limit", repeat.limit_fails.then(|| json!("fail")));
+        map.insert("repeat".into(), Value::Object(keys));
+    }
+    let join = |join| match join {
+        Join::All => json!("all"),
+        Join::Any => json!("any"),
+        Join::First => json!("first"),
+        Join::Quorum(count) => json!({"quorum": count}),
+    };
+    put(map, "join", node.join.map(join));
+    put(map, "next", (!node.next.is_empty()).then(|| node.next.iter().map(case_value).collect()));
+    put(map, "max_depth", node.max_depth.map(|n| json!(n)));
+    put(map, "on_step_error", node.steps_fail.then(|| json!("fail")));
+}
+
+fn case_value(case: &CaseDef) -> Value {
+    let mut keys = Map::new();
+    put(&mut keys, "when", case.when.clone());
+    keys.insert("to".into(), if let [one] = case.to.as_slice() { json!(one) } else { json!(case.to) });
+    put(&mut keys, "max", case.max.clone());
+    put(&mut keys, "on_limit", case.limit_fails.then(|| json!("fail")));
+    Value::Object(keys)
 }
 
 fn node_value(node: &NodeDef) -> Value {
@@ -115,7 +151,7 @@ fn node_value(node: &NodeDef) -> Value {
     put(&mut map, "as", node.item_name.as_ref().map(|name| json!(name)));
     put(&mut map, "max_parallel", node.max_parallel.clone());
     put(&mut map, "samples", node.samples.clone());
-    put(&mut map, "join", node.join.map(|join| json!(if join == Join::All { "all" } else { "any" })));
+    flow_values(&mut map, node);
     if let Some(retry) = &node.retry {
         let mut policy = Map::new();
         put(&mut policy, "max", retry.max.map(|n| json!(n)));
