@@ -42,11 +42,13 @@ pub(super) struct Known {
     pub(super) this: bool,
     /// A count: inputs alone.
     pub(super) count: bool,
+    /// The node's own value, by its name.
+    pub(super) own: bool,
 }
 
 impl Known {
     /// What is evaluated for each item.
-    pub(super) const ITEM: Self = Self { item: true, this: false, count: false };
+    pub(super) const ITEM: Self = Self { item: true, this: false, count: false, own: false };
 }
 
 impl Checker<'_> {

@@ -19,6 +19,8 @@ pub struct KindSpec {
     pub retry: RetryPolicy,
     /// Whether each attempt calls a model and is charged to `budget.calls`.
     pub calls_model: bool,
+    /// Whether it acts on the world, so that it is not cancelled for losing a race, and counts without being read.
+    pub effect: bool,
     /// Whether `samples` makes sense: the same input may give different values.
     pub samples: bool,
 }
@@ -36,6 +38,8 @@ pub enum KindWork {
     Call,
     /// A frame over a plan.
     Expand,
+    /// A person is asked.
+    Human,
 }
 
 /// One field of a kind.
@@ -85,6 +89,7 @@ impl KindSpec {
             fields: Vec::new(),
             retry: RetryPolicy::NONE,
             calls_model: false,
+            effect: false,
             samples: false,
         }
     }
@@ -114,6 +119,8 @@ impl KindSpec {
             "timeout" => self.work != KindWork::Value,
             "nodes" => self.work == KindWork::Group,
             "limits" | "allow" => self.has_plans(),
+            "max_depth" => self.work == KindWork::Call,
+            "on_step_error" => self.work == KindWork::Expand,
             _ => true,
         }
     }

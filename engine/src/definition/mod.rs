@@ -235,3 +235,15 @@ pub enum ErrorPolicyDef {
     /// `{to: …}` (nodes only): of all edges only the one to this node is live.
     To(String),
 }
+
+impl NodeDef {
+    /// What its items and their numbers are called, under `for_each`.
+    pub fn item_names(&self) -> (&str, &str) {
+        (self.item_name.as_deref().unwrap_or("item"), self.index_name.as_deref().unwrap_or("index"))
+    }
+
+    /// Whether its work sees what it gave before: under `repeat`, or in a sequential map.
+    pub fn loops(&self) -> bool {
+        self.repeat.is_some() || self.sequential
+    }
+}
