@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use super::Checker;
 use super::scope::{Meaning, Names};
 use crate::definition::{FieldFormat, KindSpec, NodeDef};
 use crate::diagnostic::codes;
-use crate::graph::Node;
+use crate::graph::{Field, Node, Work};
 use crate::source::Part;
 
 /// Longest name that is looked for between braces.
@@ -67,9 +68,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Warns of nodes whose value reaches neither the output nor a node that does.
+    /// Warns of nodes that do nothing to the world and whose value reaches neither the output nor a node that is used.
     pub(super) fn warn_unused(&mut self, nodes: &[Node], read: &BTreeSet<&str>, path: &[&str]) {
-        let mut used: Vec<bool> = nodes.iter().map(|node| read.contains(&*node.name)).collect();
+        let mut used: Vec<bool> = nodes.iter().map(|node| read.contains(&*node.name) || acts(node)).collect();
         let mut queue: Vec<usize> = (0..nodes.len()).filter(|index| used[*index]).collect();
         while let Some(index) = queue.pop() {
             for dependency in &nodes[index].dependencies {
@@ -85,6 +86,21 @@ impl Checker<'_> {
             self.warning(codes::UNUSED_NODE, &at, message);
         }
     }
+}
+
+/// Whether a node, or one inside of it, may do something to the world. Each graph is looked at once.
+fn acts(node: &Node) -> bool {
+    let (mut open, mut seen) = (vec![node], BTreeSet::new());
+    while let Some(node) = open.pop() {
+        let field = |name: &str| node.code.fields.get(name).and_then(Field::constant);
+        match &node.work {
+            Work::Group(graph) | Work::Call(graph) if seen.insert(Arc::as_ptr(graph)) => open.extend(graph.nodes()),
+            Work::Leaf if node.code.spec.as_ref().is_some_and(|spec| spec.acts(field)) => return true,
+            Work::Expand if node.code.expansion.as_ref().is_some_and(|rules| !rules.tools.is_empty()) => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Names in braces that are plain text: `{{ x }}` and `{Name}` where slots are read, `{x}` in a template.

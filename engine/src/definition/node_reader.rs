@@ -58,7 +58,7 @@ impl Reader<'_> {
             .collect();
         if let Some(kind) = map.get("kind") {
             let kind = self.at("kind", |r| r.text(kind))?;
-            if ["retrieve", "human", "tool"].contains(&kind.as_str()) {
+            if ["retrieve", "human"].contains(&kind.as_str()) {
                 self.at("kind", |r| r.not_yet(&format!("the kind `{kind}`")));
                 return None;
             }
@@ -80,10 +80,6 @@ impl Reader<'_> {
                 return None;
             }
             return Some(kind);
-        }
-        if map.keys().any(|key| ["tool", "choose"].contains(&key.as_str())) {
-            self.at("tool", |r| r.not_yet("tools"));
-            return None;
         }
         let mut names: Vec<&str> = implied.iter().map(|(_, kind)| *kind).collect();
         names.dedup();
@@ -283,6 +279,7 @@ impl Reader<'_> {
         self.keys(value, ALLOW, |r, key, value| match key {
             "kinds" => allow.kinds = r.names(&value),
             "models" => allow.models = r.names(&value),
+            "tools" => allow.tools = r.names(&value),
             key => unreachable!("BUG: nothing reads `{key}`"),
         });
         allow
