@@ -10,6 +10,8 @@ use flowrun_engine::node::Kinds;
 use flowrun_engine::run::{RunOptions, RunOutcome, run};
 
 use super::*;
+use crate::model::{Models, Scripted};
+use crate::register;
 
 fn kinds() -> Kinds {
     let mut tools = Tools::default();
@@ -117,4 +119,40 @@ fn a_node_with_an_effect_need_not_be_read() {
     assert!(!warned("{tool: echo}") && !warned("{nodes: {c: {tool: echo}}}"));
     assert!(!warned("{tool: [sum, echo], choose: \"'sum'\"}"));
     assert!(warned("{tool: sum, with: {a: 1}}") && warned("{nodes: {c: {tool: sum, with: {a: 1}}}}"));
+}
+
+/// Runs a plan that a scripted model draws, with `allow` as written.
+async fn drawn(plan: &Value, allow: &str) -> RunOutcome {
+    let mut tools = Tools::default();
+    let find = |with: Map<String, Value>| async move { Ok(json!(format!("found {}", with["query"]))) };
+    tools.register("find", tool_fn("finds", find));
+    let script = json!([
+        {"match": "How is it?", "reply": plan, "times": 1},
+        {"match": "A: found \"red wine\"", "reply": "with wine"},
+        {"match": "Which colour?", "reply": "red"},
+        {"reply": "without"},
+    ]);
+    let mut models = Models::default();
+    models.register("default", Scripted::parse("script", &script.to_string()).unwrap());
+    let mut kinds = Kinds::new();
+    register(&mut kinds, models, tools);
+    let text = format!(
+        "flowrun: 1\nnodes:\n  draft: {{kind: plan, prompt: How is it?, fallback: {{steps: []}}{allow}}}\n  parts: {{graph: draft{allow}}}\noutput: parts.answer\n"
+    );
+    let checked = check_text("t.yaml", &text, kinds.specs(), &NoLibrary);
+    let workflow = checked.unwrap_or_else(|refused| panic!("{:#?}", refused.diagnostics)).0.workflow;
+    run(&workflow, Map::new(), &kinds, RunOptions::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_plan_calls_tools_only_where_they_are_allowed() {
+    let plan = json!({"steps": [
+        {"id": "colour", "ask": "Which colour?", "type": "text"},
+        {"id": "page", "tool": "find", "with": {"query": "{colour} wine"}},
+    ]});
+    assert_eq!(drawn(&plan, ", allow: {tools: [find]}").await.output, Some(json!("with wine")));
+    assert_eq!(drawn(&plan, "").await.output, Some(json!("without")));
+    assert_eq!(drawn(&plan, ", allow: {kinds: [llm, calc, tool]}").await.output, Some(json!("without")));
+    let forged = json!({"steps": [{"id": "page", "tool": "rm", "with": {"query": "all"}}]});
+    assert_eq!(drawn(&forged, ", allow: {tools: [find]}").await.output, Some(json!("without")));
 }
