@@ -179,7 +179,9 @@ fn the_schema_of_a_program_names_its_tools() {
 /// Workflows with one thing changed at random: what the checker accepts the schema accepts, and an unknown key neither does.
 #[test]
 fn the_schema_refuses_nothing_that_the_checker_accepts() {
-    let (schema, flowrun) = (schema(), Flowrun::builder().build());
+    let tool = || tool_fn("gives nothing", |_| async { Ok(Value::Null) });
+    let flowrun = Flowrun::builder().tool("search", tool()).tool("lookup", tool()).build();
+    let schema = Schema::from_json_schema(file_schema(flowrun.kinds().specs())).unwrap();
     let mut random = 11_u64;
     let mut next = |below: usize| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -189,7 +191,8 @@ fn the_schema_refuses_nothing_that_the_checker_accepts() {
     keys.extend(kinds().values().flat_map(|spec| spec.fields.iter().map(|field| field.name.clone())));
     let values = json!([null, true, 0, 3, -1, 2.5, "3", "1.5 s", "n", "fail", "drop", "any", "llm", "string?", "[string] = []", "server",
         "{a: {b: number}}", "x | y", "@zero-shot-cot", "a?", ["server"], ["a", "b?"], ["string"], [], [1, 2], {}, {"value": 1}, {"max": 2},
-        {"nodes": 3}, {"a": {"value": 1}}, {"kinds": ["calc"]}, {"type": "string"}, {"calls": 3}, {"b": "string"}]);
+        {"nodes": 3}, {"a": {"value": 1}}, {"kinds": ["calc"]}, {"type": "string"}, {"calls": 3}, {"b": "string"}, "search", ["search", "lookup"],
+        {"tools": ["search"]}]);
     let values = values.as_array().unwrap();
     let corpus: Vec<Value> = shown().iter().filter_map(|(name, text)| data(name, text)).collect();
     let (mut accepted, mut unknown) = (0, 0);

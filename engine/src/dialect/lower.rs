@@ -84,7 +84,10 @@ impl Lowering<'_> {
             node.fields.insert("tool".to_owned(), json!(tool));
             match tools::arguments(&Value::Object(step.with.clone())) {
                 Some(with) => drop(node.fields.insert("with".to_owned(), with)),
-                None => problems.push(bad(format!("steps[{}].with", self.index), "a text is too long for an argument")),
+                None => problems.push(bad(
+                    format!("steps[{}].with", self.index),
+                    "a text of an argument is longer than 2,000 bytes",
+                )),
             }
             node.needs = self.needs(&names);
         } else if step.kind == StepType::Calc {

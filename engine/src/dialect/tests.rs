@@ -177,6 +177,9 @@ fn steps_may_call_tools() {
     check(json!({"id": "a", "tool": ["x"], "with": "y"}), &["steps[0].tool", "steps[0].with"]);
     check(json!({"id": "a", "ask": "Who?", "with": {}}), &["steps[0].with"]);
     check(json!({"id": "a", "tool": "x", "with": {"a": "y".repeat(1 << 20)}}), &["steps[0].with"]);
+    let long = json!([{"id": "a", "tool": "x", "with": {"a": "y".repeat(3_000)}}]);
+    let long = Plan { question: "q".into(), steps: self::steps(long) };
+    assert_eq!(long.lower(&[]).unwrap_err()[0].path, "steps[0].with");
     let unknown =
         Plan { question: "q".into(), steps: self::steps(json!([{"id": "a", "tool": "x", "with": {"b": "{c}"}}])) };
     assert_eq!(unknown.lower(&[]).unwrap_err()[0].path, "steps[0].with");
