@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 pub use keys::{RESERVED, is_attribute, later};
-pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork};
+pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork, Word, listed};
 
 pub use reader::{Configuration, Parsed, read, read_configuration};
 
@@ -159,6 +159,8 @@ pub struct AllowDef {
     pub kinds: Option<Vec<String>>,
     /// Model aliases; `None`: the default model only.
     pub models: Option<Vec<String>>,
+    /// Tools; `None`: none.
+    pub tools: Option<Vec<String>>,
 }
 
 /// One entry of `needs`.

@@ -319,12 +319,14 @@ pub struct ExpansionRules {
     pub kinds: Vec<String>,
     /// Model aliases that may occur beside the default.
     pub models: Vec<String>,
+    /// Tools that may occur.
+    pub tools: Vec<String>,
 }
 
 impl ExpansionRules {
     /// The default allow-list: `llm` and `calc`, the default model, and the given number of nodes.
     pub fn new(nodes_max: u32) -> Self {
-        Self { nodes_max, kinds: vec!["llm".into(), "calc".into()], models: Vec::new() }
+        Self { nodes_max, kinds: vec!["llm".into(), "calc".into()], models: Vec::new(), tools: Vec::new() }
     }
 }
 
