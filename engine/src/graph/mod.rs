@@ -79,6 +79,8 @@ pub struct Graph {
     pub output: Option<Tree>,
     /// Nodes that `output` requires: if one did not succeed, the frame's parent is skipped.
     pub output_requires: Vec<(NodeIndex, Inside)>,
+    /// Names around the graph that `output` requires.
+    pub output_requires_outside: Vec<Arc<str>>,
     /// A plan's graph: the value of its frame is `{answer, steps, errors}`.
     pub expansion: bool,
     /// Identity of the definition that this graph was built from.
@@ -146,6 +148,7 @@ impl Graph {
             models: IndexMap::new(),
             output: None,
             output_requires: Vec::new(),
+            output_requires_outside: Vec::new(),
             expansion: false,
             hash: ValueHash::of_bytes(b""),
         })
@@ -191,6 +194,11 @@ impl Graph {
     /// The node of that name in the body of one of its loops: the loop, and the way from there.
     pub fn find_in_loop(&self, name: &str) -> Option<(NodeIndex, &[NodeIndex])> {
         self.in_loops.get(name).map(|(index, way)| (*index, way.as_slice()))
+    }
+
+    /// The node of that name, in a loop or not, with the way to it.
+    pub fn find_anywhere(&self, name: &str) -> Option<(NodeIndex, &[NodeIndex])> {
+        self.find(name).map(|node| (node, &[][..])).or_else(|| self.find_in_loop(name))
     }
 
     /// Every name of its nodes, those of the bodies of its loops included.

@@ -100,9 +100,10 @@ impl Scheduler {
             if !enough(live, node.edges_in.len()) {
                 return Some(SkipReason::NotRouted);
             }
-        } else if !node.counted.is_empty() {
+        } else if !node.counted.is_empty() || !node.counted_outside.is_empty() {
             let found = node.counted.iter().filter(|source| self.has_value(first, source)).count();
-            if !enough(found, node.counted.len()) {
+            let outside = node.counted_outside.iter().filter(|name| self.missing_outside(step, name).is_none()).count();
+            if !enough(found + outside, node.counted.len() + node.counted_outside.len()) {
                 return Some(SkipReason::NoneOf);
             }
         }
@@ -328,7 +329,11 @@ impl Scheduler {
                 Ok(missing) | Err(missing) => Some(missing),
             }
         });
-        match missing {
+        let outside = || {
+            let mut names = graph.0.output_requires_outside.iter();
+            names.find_map(|name| self.missing_outside_of_body(parent, name))
+        };
+        match missing.or_else(outside) {
             Some(step) => {
                 if parent == StepId::ROOT {
                     self.cause = Some((step, self.output_skipped(step)));

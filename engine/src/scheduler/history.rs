@@ -55,7 +55,7 @@ impl Scheduler {
                 Body::Items(_) => {}
                 Body::Nodes { .. } => {
                     let graph = &frame.graph.0;
-                    let node = graph.find(name).map(|node| (node, &[][..])).or_else(|| graph.find_in_loop(name));
+                    let node = graph.find_anywhere(name);
                     if node.is_some() && parent != StepId::ROOT {
                         let passes = self.steps[parent.index()].frame;
                         let around = &self.frames[passes.index()];

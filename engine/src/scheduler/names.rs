@@ -116,7 +116,16 @@ impl Scheduler {
 
     /// The step of a name around a step's frame that did not succeed, if it names a node and that gave nothing.
     pub(super) fn missing_outside(&self, step: StepId, name: &str) -> Option<StepId> {
-        match self.find(Scope::Step(step), name) {
+        self.missing(Scope::Step(step), name)
+    }
+
+    /// The same for the `output` of the frame that a step opened.
+    pub(super) fn missing_outside_of_body(&self, step: StepId, name: &str) -> Option<StepId> {
+        self.missing(Scope::Body(step), name)
+    }
+
+    fn missing(&self, scope: Scope, name: &str) -> Option<StepId> {
+        match self.find(scope, name) {
             Found::Node(source) => (self.state(source) != State::Succeeded).then_some(source),
             Found::Absent(reason) => Some(reason),
             _ => None,
@@ -158,7 +167,7 @@ impl Scheduler {
                 }
                 Body::Nodes { first } => {
                     let graph = &frame.graph.0;
-                    let way = graph.find(name).map(|node| (node, &[][..])).or_else(|| graph.find_in_loop(name));
+                    let way = graph.find_anywhere(name);
                     if let Some((node, way)) = way {
                         let source = advance::child(*first, node);
                         if through.is_some_and(|step| self.lost(step, node)) {
