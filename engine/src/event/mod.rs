@@ -139,7 +139,11 @@ impl Event {
             Event::Decided { step, .. }
             | Event::Settled { step, .. }
             | Event::Timer { step, .. }
-            | Event::Ready { step }
+            | Event::Answered { step, .. }
+            | Event::Ready { step, .. }
+            | Event::Suspended { step, .. }
+            | Event::PassEnded { step, .. }
+            | Event::Unused { step, .. }
             | Event::Started { step, .. }
             | Event::Backoff { step, .. }
             | Event::FrameOpened { step, .. }

@@ -30,6 +30,8 @@ pub struct Node {
     pub join: Join,
     /// Entries of `needs` that `join` counts, when there are no edges and it is not `all`.
     pub counted: Vec<Dependency>,
+    /// Such entries outside of the loop whose body the graph is, by name.
+    pub counted_outside: Vec<Arc<str>>,
     /// Where the flow goes on: the first case that holds.
     pub next: Vec<Case>,
     /// `on_error: {to}`: of all edges only this one is live after a failure.
@@ -274,7 +276,7 @@ pub struct NodeCode {
     /// `on_item_error: {value}`.
     pub item_error_value: Option<Box<Tree>>,
     /// Beside `ask`: what `needs` names and the text does not mention; appended as questions and answers, in this order.
-    pub appended: Vec<NodeIndex>,
+    pub appended: Vec<Arc<str>>,
     /// Beside `graph`: limits and allow-list of the expansion.
     pub expansion: Option<Arc<ExpansionRules>>,
 }
@@ -319,12 +321,14 @@ pub struct ExpansionRules {
     pub kinds: Vec<String>,
     /// Model aliases that may occur beside the default.
     pub models: Vec<String>,
+    /// Tools that may occur.
+    pub tools: Vec<String>,
 }
 
 impl ExpansionRules {
     /// The default allow-list: `llm` and `calc`, the default model, and the given number of nodes.
     pub fn new(nodes_max: u32) -> Self {
-        Self { nodes_max, kinds: vec!["llm".into(), "calc".into()], models: Vec::new() }
+        Self { nodes_max, kinds: vec!["llm".into(), "calc".into()], models: Vec::new(), tools: Vec::new() }
     }
 }
 
@@ -354,6 +358,7 @@ impl Node {
             edges_in: Vec::new(),
             join: Join::Default,
             counted: Vec::new(),
+            counted_outside: Vec::new(),
             next: Vec::new(),
             error_to: None,
             exits: Vec::new(),
