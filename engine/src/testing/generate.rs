@@ -17,8 +17,26 @@ pub struct Flavour {
     pub people: bool,
 }
 
-/// A random program.
+/// A random program that keeps the rules of `flow.rs`.
 pub fn program(seed: u64, flavour: Flavour) -> Program {
+    let mut random = Random(seed);
+    loop {
+        let program = draft(random.next(), flavour);
+        if is_legal(&program) {
+            return program;
+        }
+    }
+}
+
+/// Whether every level keeps the rules of `flow.rs`.
+pub fn is_legal(program: &Program) -> bool {
+    fn all(level: &Level) -> bool {
+        flow::analyse(level).is_ok() && level.nodes.iter().filter_map(NodeSpec::inside).all(all)
+    }
+    all(&program.root) && program.called.iter().chain(&program.drawn).all(all)
+}
+
+fn draft(seed: u64, flavour: Flavour) -> Program {
     let mut draw = Draw { random: Random(seed), flavour, called: 0, drawn: 0, closed: Closed::Root };
     draw.called = draw.random.below(3) as usize;
     draw.drawn = draw.random.below(3) as usize;
@@ -186,7 +204,7 @@ impl Draw {
                 forks = false;
             }
             let room = to - at;
-            if self.chance(40) {
+            if self.chance(26) {
                 let length = 1 + self.random.below(room.min(4) as u64) as usize;
                 self.chain(level, at, at + length, Some(at));
                 let tail = self.tail(level, at, at + length);

@@ -4,9 +4,13 @@
 //! what its attempts come to. The scheduler is driven through such a world in many orders (`drive.rs`), over the graph that the
 //! checker made of the program; the oracle walks the program itself, recursively. Both note what each step saw.
 
+mod answer;
+pub mod drive;
 pub mod flow;
 pub mod generate;
 pub mod oracle;
+pub mod prove;
+pub mod shrink;
 pub mod spec;
 pub mod world;
 

@@ -13,6 +13,8 @@ pub struct World {
     pub seed: u64,
     /// In a calm world nothing fails and every condition holds.
     pub calm: bool,
+    /// Whether some people never answer.
+    pub silence: bool,
 }
 
 /// What a person does.
@@ -33,7 +35,7 @@ fn broken<T>(what: &str) -> Answer<T> {
 impl World {
     /// The world of a seed.
     pub fn new(seed: u64) -> Self {
-        Self { seed, calm: false }
+        Self { seed, calm: false, silence: false }
     }
 
     fn random(&self, what: &str, path: &str, saw: &Value, more: u64) -> Random {
@@ -74,7 +76,7 @@ impl World {
     /// What an attempt comes to.
     pub fn attempt(&self, path: &str, attempt: u32, saw: &Value) -> Answer<()> {
         let mut random = self.random("attempt", path, saw, u64::from(attempt));
-        if !self.fails(&mut random, 8) {
+        if !self.fails(&mut random, 10) {
             return Ok(());
         }
         let class = if random.one_in(2) { ErrorClass::Server } else { ErrorClass::Terminal };
@@ -105,7 +107,7 @@ impl World {
 
     /// What the person does who is asked.
     pub fn person(&self, path: &str) -> Person {
-        let silent = self.fails(&mut self.random("person", path, &Value::Null, 0), 12);
+        let silent = self.silence && self.random("person", path, &Value::Null, 0).one_in(3);
         if silent { Person::Silent } else { Person::Answers }
     }
 

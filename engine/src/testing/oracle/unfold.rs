@@ -157,7 +157,11 @@ impl<'p> Oracle<'p> {
                 self.world.value("value", path).map_err(failed)?;
                 plain(World::made("value", path, &saw))
             }
-            Kind::Human => plain(World::made("answer", path, &saw)),
+            Kind::Human => {
+                self.world.input(path, &saw).map_err(failed)?;
+                self.needed.push((path.to_owned(), saw.clone()));
+                plain(World::made("answer", path, &saw))
+            }
             Kind::Group(level) => self.frame(level, path, env),
             Kind::Call { workflow, max_depth } => {
                 self.world.input(path, &saw).map_err(failed)?;

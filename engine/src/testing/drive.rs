@@ -1,0 +1,294 @@
+//! Drives a scheduler through a world: random completion order, virtual time, late and silent attempts, people who take long.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::Value;
+
+use super::Random;
+use super::answer::Answers;
+use super::oracle::Account;
+use super::spec::Checked;
+use super::world::{Person, World};
+use crate::event::{AttemptReport, Command, Event, RunEnded, RunStarted, SEMANTICS, Status, TimerKind, Usage};
+use crate::graph::Limits;
+use crate::id::{StepId, ValueHash};
+use crate::scheduler::{Effects, Scheduler};
+use crate::state::State;
+
+/// How a run is driven.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Most leaf steps at once.
+    pub max_parallel: u32,
+    /// Order of completions.
+    pub order: u64,
+    /// Cancel after so many events.
+    pub cancel_after: Option<usize>,
+    /// Most model calls.
+    pub calls_max: Option<u64>,
+    /// Most steps.
+    pub steps_max: u64,
+    /// Whether cancelled attempts may stay silent until their grace is over.
+    pub silent: bool,
+    /// Whether every state on the way is kept.
+    pub keep: bool,
+}
+
+/// What driving came to.
+pub struct Driven {
+    /// Output and needed steps, as the oracle notes them.
+    pub account: Account,
+    /// How the run ended.
+    pub ended: RunEnded,
+    /// Input events in order, with the events derived from each.
+    pub log: Vec<(Event, Vec<String>)>,
+    /// The scheduler after each input event, where that was asked for.
+    pub snapshots: Vec<Scheduler>,
+    /// Legal transitions that were seen, where every state was kept.
+    pub transitions: Vec<(State, State)>,
+    /// Steps that there were.
+    pub steps: usize,
+}
+
+struct Simulation<'w> {
+    world: &'w World,
+    scheduler: Scheduler,
+    effects: Effects,
+    answers: Answers<'w>,
+    saw: BTreeMap<StepId, Value>,
+    /// By map: the first item that is not part of its value.
+    unused: BTreeMap<StepId, u32>,
+    driven: Driven,
+    states: Vec<State>,
+    keep: bool,
+    flights: Vec<(StepId, u32)>,
+    cancelled: Vec<(StepId, u32)>,
+    timers: Vec<(StepId, u32, TimerKind)>,
+    asked: Vec<StepId>,
+    ended: BTreeMap<StepId, u32>,
+}
+
+/// Runs a workflow to its end, or until only people could go on who never answer.
+///
+/// # Panics
+/// When a promise of the scheduler is broken.
+pub fn run(checked: &Checked, world: &World, plan: &Plan) -> Driven {
+    let account = Account::default();
+    let ended = RunEnded {
+        status: Status::Suspended,
+        output: None,
+        error: None,
+        failed_step: None,
+        bound: None,
+        usage: Usage::default(),
+    };
+    let (log, snapshots, transitions) = (Vec::new(), Vec::new(), Vec::new());
+    let mut simulation = Simulation {
+        world,
+        scheduler: Scheduler::new(checked.workflow.graph.clone()),
+        effects: Effects::default(),
+        answers: Answers::new(world, &checked.drawn),
+        saw: BTreeMap::new(),
+        unused: BTreeMap::new(),
+        driven: Driven { account, ended, log, snapshots, transitions, steps: 0 },
+        states: Vec::new(),
+        keep: plan.keep,
+        flights: Vec::new(),
+        cancelled: Vec::new(),
+        timers: Vec::new(),
+        asked: Vec::new(),
+        ended: BTreeMap::new(),
+    };
+    simulation.drive(plan, checked.workflow.limits);
+    simulation.conclude()
+}
+
+impl Simulation<'_> {
+    fn drive(&mut self, plan: &Plan, limits: Limits) {
+        let mut random = Random(plan.order);
+        let nothing = ValueHash::of(&Value::Null);
+        self.transact(Event::RunStarted(Box::new(RunStarted {
+            semantics: SEMANTICS,
+            workflow: nothing,
+            inputs: nothing,
+            max_parallel: plan.max_parallel,
+            calls_max: plan.calls_max,
+            limits: Limits { steps: plan.steps_max, ..limits },
+        })));
+        let mut outside = 0;
+        while !self.scheduler.is_over() {
+            assert!(self.flights.len() + self.cancelled.len() <= plan.max_parallel as usize, "more run than may");
+            outside += 1;
+            let cancels = plan.cancel_after.is_some_and(|after| outside > after);
+            let event = if cancels && self.scheduler.accepts(&Event::Cancel) {
+                Event::Cancel
+            } else if let Some(event) = self.next(&mut random, plan.silent) {
+                event
+            } else {
+                assert!(self.scheduler.is_suspended(), "nothing can happen and the run is not over: {:#?}", self.scheduler);
+                return;
+            };
+            if self.scheduler.accepts(&event) {
+                self.transact(event);
+            }
+        }
+    }
+
+    /// One of the things that may happen next; nothing when only silent people could go on.
+    fn next(&mut self, random: &mut Random, silent: bool) -> Option<Event> {
+        let scheduler = &self.scheduler;
+        self.asked.retain(|step| scheduler.is_asked(*step));
+        let speaking = if silent { 0 } else { self.cancelled.len() };
+        let choices = self.flights.len() + speaking + self.timers.len() + self.asked.len();
+        if choices == 0 {
+            return None;
+        }
+        let mut pick = random.below(choices as u64) as usize;
+        if pick < self.flights.len() {
+            let (step, attempt) = self.flights.swap_remove(pick);
+            return Some(self.settle(step, attempt));
+        }
+        pick -= self.flights.len();
+        if pick < speaking {
+            let (step, attempt) = self.cancelled.swap_remove(pick);
+            return Some(self.settle(step, attempt));
+        }
+        pick -= speaking;
+        if pick < self.asked.len() {
+            let step = self.asked.swap_remove(pick);
+            return Some(Event::Answered { step, value: self.made("answer", step) });
+        }
+        let (step, attempt, timer) = self.timers.swap_remove(pick - self.asked.len());
+        if timer == TimerKind::Grace {
+            self.cancelled.retain(|flight| *flight != (step, attempt));
+        }
+        Some(Event::Timer { step, attempt, timer })
+    }
+
+    fn made(&self, what: &str, step: StepId) -> ValueHash {
+        World::made(what, &self.scheduler.path(step), self.saw.get(&step).unwrap_or(&Value::Null))
+    }
+
+    fn settle(&mut self, step: StepId, attempt: u32) -> Event {
+        let path = self.scheduler.path(step);
+        let saw = self.saw.get(&step).unwrap_or(&Value::Null);
+        let result = self.world.attempt(&path, attempt, saw).map(|()| self.made("leaf", step));
+        let calls = if self.scheduler.node(step).is_some_and(|node| node.has_input) {
+            self.world.input(&path, saw).map_or(0, u64::from)
+        } else {
+            0
+        };
+        let usage = Usage { calls, ..Usage::default() };
+        Event::Settled { step, attempt, result, report: AttemptReport { usage, provenance: None }.boxed() }
+    }
+
+    fn transact(&mut self, event: Event) {
+        let mut queue = VecDeque::new();
+        self.apply(event, &mut queue);
+        while let Some(command) = queue.pop_front() {
+            match command {
+                Command::Decide { step, field } if self.scheduler.wants(step, field) => {
+                    let decision = self.answers.decide(&self.scheduler, step, field);
+                    self.apply(Event::Decided { step, field, decision }, &mut queue);
+                }
+                Command::Decide { .. } | Command::End => {}
+                Command::Start { step, attempt } => self.flights.push((step, attempt)),
+                Command::Ask { step } => {
+                    if self.world.person(&self.scheduler.path(step)) == Person::Answers {
+                        self.asked.push(step);
+                    }
+                }
+                Command::Cancel { step, attempt } => {
+                    self.flights.retain(|flight| *flight != (step, attempt));
+                    self.cancelled.push((step, attempt));
+                }
+                Command::Timer { step, attempt, timer, .. } => self.timers.push((step, attempt, timer)),
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event, queue: &mut VecDeque<Command>) {
+        self.scheduler.apply(&event, &mut self.effects);
+        let texts = |events: &[Event]| events.iter().map(|event| format!("{event:?}")).collect();
+        let derived: Vec<String> = if self.keep { texts(&self.effects.events) } else { Vec::new() };
+        for derived in std::mem::take(&mut self.effects.events) {
+            match derived {
+                Event::Started { step, .. } | Event::Suspended { step, .. } => {
+                    let saw = self.answers.sees(&self.scheduler, step);
+                    self.saw.insert(step, saw);
+                }
+                Event::Unused { step, from } => {
+                    self.unused.insert(step, from);
+                }
+                Event::Ended { step, .. } => *self.ended.entry(step).or_default() += 1,
+                Event::RunEnded(ended) => self.driven.ended = *ended,
+                _ => {}
+            }
+        }
+        queue.extend(self.effects.commands.drain(..));
+        if self.keep {
+            self.watch();
+            self.driven.log.push((event, derived));
+            self.driven.snapshots.push(self.scheduler.clone());
+        }
+    }
+
+    fn watch(&mut self) {
+        for index in 0..self.scheduler.step_count() {
+            let now = self.scheduler.state(StepId(index as u32));
+            match self.states.get_mut(index) {
+                Some(before) => {
+                    if *before != now {
+                        self.driven.transitions.push((*before, now));
+                        *before = now;
+                    }
+                }
+                None => self.states.push(now),
+            }
+        }
+    }
+
+    fn conclude(mut self) -> Driven {
+        self.driven.steps = self.scheduler.step_count();
+        if !self.scheduler.is_over() {
+            return self.driven;
+        }
+        for index in 0..self.driven.steps {
+            let step = StepId(index as u32);
+            let path = self.scheduler.path(step);
+            assert!(self.scheduler.state(step).is_terminal(), "`{path}` is not settled at the end");
+            assert_eq!(self.ended.get(&step), Some(&1), "`{path}` ended more than once or never");
+        }
+        let needed = self.saw.iter().filter(|(step, _)| self.is_needed(**step));
+        self.driven.account.needed =
+            needed.map(|(step, saw)| (self.scheduler.path(*step).to_string(), saw.clone())).collect();
+        self.driven.account.output = self.driven.ended.output.map(|output| serde_json::json!(output));
+        self.driven
+    }
+
+    /// Whether a step and everything around it succeeded, or was skipped by its output, and is part of its list.
+    fn is_needed(&self, mut step: StepId) -> bool {
+        if self.scheduler.state(step) != State::Succeeded {
+            return false;
+        }
+        loop {
+            let lost = [State::Failed, State::Cancelled].contains(&self.scheduler.state(step));
+            // What stands in place of an error makes the work inside it one that was for nothing.
+            if lost || self.scheduler.error(step).is_some() {
+                return false;
+            }
+            let Some(parent) = self.scheduler.parent(step) else { return true };
+            if self.unused.get(&parent).is_some_and(|from| self.number(step) >= *from) {
+                return false;
+            }
+            step = parent;
+        }
+    }
+
+    /// Number of an item among its siblings.
+    fn number(&self, item: StepId) -> u32 {
+        let path = self.scheduler.path(item);
+        let number = path.rsplit('[').next().and_then(|rest| rest.strip_suffix(']')).map(str::parse);
+        number.and_then(Result::ok).expect("BUG: an item without a number")
+    }
+}
