@@ -37,47 +37,24 @@ pub fn is_legal(program: &Program) -> bool {
 }
 
 fn draft(seed: u64, flavour: Flavour) -> Program {
-    let mut draw = Draw { random: Random(seed), flavour, called: 0, drawn: 0, closed: Closed::Root };
-    draw.called = draw.random.below(3) as usize;
-    draw.drawn = draw.random.below(3) as usize;
+    let mut random = Random(seed);
+    let inputs = (0..random.below(3)).map(|_| random.below(3) as usize).collect();
+    let drawn = random.below(3) as usize;
+    let mut draw = Draw { random, flavour, inputs, drawn, closed: Closed::Root };
     let root = draw.level(&Around::default());
-    let called = (0..draw.called).map(|_| {
-        draw.closed = Closed::Called;
-        let given = ["u", "v"].into_iter().take(draw.random.below(3) as usize).map(str::to_owned).collect();
-        let mut level = draw.level(&Around { depth: 1, prefix: "w".into(), given, ..Around::default() });
-        level.inputs = ["u", "v"].into_iter().map(str::to_owned).filter(|name| mentions_given(&level, name)).collect();
-        level
+    let letter = |index: usize| char::from(b'a' + index as u8);
+    draw.closed = Closed::Called;
+    let called = (0..draw.inputs.len()).map(|index| {
+        let given: Vec<String> = ["u", "v"].into_iter().take(draw.inputs[index]).map(str::to_owned).collect();
+        let prefix = format!("w{}", letter(index));
+        let level = draw.level(&Around { depth: 1, prefix, given: given.clone(), ..Around::default() });
+        Level { inputs: given, ..level }
     });
     let called = called.collect();
     draw.closed = Closed::Drawn;
-    let around = Around { depth: 2, prefix: "d".into(), ..Around::default() };
-    let drawn = (0..draw.drawn).map(|_| draw.level(&around)).collect();
-    let mut program = Program { root, called, drawn };
-    without_unread(&mut program);
-    program
-}
-
-/// A call of a workflow without inputs hands nothing over.
-fn without_unread(program: &mut Program) {
-    let silent: Vec<bool> = program.called.iter().map(|level| level.inputs.is_empty()).collect();
-    fn visit(level: &mut Level, silent: &[bool]) {
-        for node in &mut level.nodes {
-            match &mut node.kind {
-                Kind::Group(inner) => visit(inner, silent),
-                Kind::Call { workflow, .. } if silent[*workflow] => node.reads.clear(),
-                _ => {}
-            }
-        }
-    }
-    visit(&mut program.root, &silent);
-    program.called.iter_mut().chain(&mut program.drawn).for_each(|level| visit(level, &silent));
-}
-
-fn mentions_given(level: &Level, name: &str) -> bool {
-    let given = Read::Given(name.to_owned());
-    level.nodes.iter().any(|node| {
-        node.mentions().any(|read| *read == given) || node.inside().is_some_and(|level| mentions_given(level, name))
-    })
+    let around = |index| Around { depth: 2, prefix: format!("x{}", letter(index)), ..Around::default() };
+    let drawn = (0..draw.drawn).map(|index| draw.level(&around(index))).collect();
+    Program { root, called, drawn }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -90,7 +67,8 @@ enum Closed {
 struct Draw {
     random: Random,
     flavour: Flavour,
-    called: usize,
+    /// How many inputs each called workflow has.
+    inputs: Vec<usize>,
     drawn: usize,
     closed: Closed,
 }
@@ -366,9 +344,9 @@ impl Draw {
             0..50 => Kind::Leaf,
             50..65 => Kind::Set,
             65..85 if !deep => self.group(level, index, around),
-            85..90 if self.called > 0 && self.closed != Closed::Drawn => {
+            85..90 if !self.inputs.is_empty() && self.closed != Closed::Drawn => {
                 let inner = self.closed == Closed::Called;
-                let workflow = self.random.below(self.called as u64) as usize;
+                let workflow = self.random.below(self.inputs.len() as u64) as usize;
                 Kind::Call { workflow, max_depth: inner.then(|| 1 + self.random.below(3) as u32) }
             }
             90..94 if self.drawn > 0 && self.closed != Closed::Drawn => Kind::Expand,
@@ -383,13 +361,22 @@ impl Draw {
             node.retry = None;
             node.shaped = false;
         }
-        if matches!(kind, Kind::Group(_)) {
+        node.kind = kind;
+        if !self.reads_itself(node) {
             node.reads.clear();
         }
-        if matches!(kind, Kind::Call { max_depth: Some(_), .. }) && node.on_error == Policy::Fail {
+        if matches!(node.kind, Kind::Call { max_depth: Some(_), .. }) && node.on_error == Policy::Fail {
             node.on_error = Policy::Skip;
         }
-        node.kind = kind;
+    }
+
+    /// Whether the work of a node mentions names.
+    fn reads_itself(&self, node: &NodeSpec) -> bool {
+        match node.kind {
+            Kind::Group(_) => false,
+            Kind::Call { workflow, .. } => self.inputs[workflow] > 0,
+            _ => true,
+        }
     }
 
     fn group(&mut self, level: &Level, index: usize, around: &Around) -> Kind {
@@ -435,10 +422,10 @@ impl Draw {
     /// Items, inputs and the numbers of passes.
     fn given(&mut self, level: &mut Level, index: usize, around: &Around) {
         let in_loop = flow::analyse(level).is_ok_and(|flow| flow.innermost(index).is_some());
-        let node = &mut level.nodes[index];
-        if matches!(node.kind, Kind::Group(_)) {
+        if !self.reads_itself(&level.nodes[index]) {
             return;
         }
+        let node = &mut level.nodes[index];
         let mut names = around.given.clone();
         let sequential = node.each.as_ref().is_some_and(|each| each.sequential);
         if in_loop || sequential || node.repeat.is_some() {
@@ -460,7 +447,7 @@ impl Draw {
     fn history(&mut self, level: &mut Level, index: usize, around: &Around) {
         let Ok(flow) = flow::analyse(level) else { return };
         let own = level.nodes[index].clone();
-        if matches!(own.kind, Kind::Group(_)) {
+        if !self.reads_itself(&own) {
             return;
         }
         let sequential = own.each.as_ref().is_some_and(|each| each.sequential);

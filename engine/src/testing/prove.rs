@@ -13,6 +13,7 @@ use super::shrink::shrink;
 use super::spec::{Checked, Level, Program};
 use super::world::World;
 use super::{Random, flow};
+use crate::diagnostic::{Diagnostic, codes};
 use crate::event::{Bound, Status};
 use crate::scheduler::{Effects, Scheduler};
 use crate::state::State;
@@ -120,10 +121,23 @@ fn has_loop(level: &Level) -> bool {
 fn prepare(program: &Program, seed: u64) -> Result<(Checked, Account), Option<String>> {
     let account = oracle::run(program, &World::new(seed)).ok_or(None)?;
     let checked = program.check().map_err(|problems| {
-        let first = problems.iter().find(|problem| problem.is_error());
-        Some(first.map(|problem| format!("{}: {}", problem.code.0, general(&problem.message))).unwrap_or_default())
+        let first = problems.iter().find(|problem| problem.is_error()).expect("a refusal without an error");
+        certain(program, first);
+        if !["FR023", "FR022", "FR026"].contains(&first.code.0) { eprintln!("TEMP {} {first:?}\n{}", program.size(), program.to_yaml()); }
+        Some(format!("{}: {}", first.code.0, general(&first.message)))
     })?;
     Ok((checked, account))
+}
+
+/// A node that is refused because it certainly never runs must not run in any world.
+fn certain(program: &Program, problem: &Diagnostic) {
+    let name = problem.path.split('.').rev().find(|part| !["join", "needs"].contains(part) && !part.parse::<u32>().is_ok());
+    let (true, Some(name)) = ([codes::BAD_JOIN, codes::NEVER].contains(&problem.code), name) else { return };
+    for seed in 0..40 {
+        let account = oracle::run(program, &World::new(seed));
+        let ran = account.is_some_and(|account| account.ran.contains(name));
+        assert!(!ran, "`{name}` is refused and runs in world {seed}: {problem:?}");
+    }
 }
 
 /// A message without its names.

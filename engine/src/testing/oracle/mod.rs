@@ -24,6 +24,8 @@ pub struct Account {
     pub output: Option<Value>,
     /// Every leaf step that was needed, with what it saw.
     pub needed: BTreeMap<String, Value>,
+    /// Nodes that a join and what they require let run, wherever.
+    pub ran: BTreeSet<String>,
 }
 
 /// Most steps of a program that is worth its time.
@@ -72,6 +74,7 @@ struct Oracle<'p> {
     program: &'p Program,
     world: &'p World,
     needed: Vec<(String, Value)>,
+    ran: BTreeSet<String>,
     steps: usize,
     /// How often each edge upwards was taken: frame, passes around its loop, source, case.
     taken: BTreeMap<(String, Vec<u32>, usize, usize), u32>,
@@ -86,6 +89,7 @@ pub fn run(program: &Program, world: &World) -> Option<Account> {
         program,
         world,
         needed: Vec::new(),
+        ran: BTreeSet::new(),
         steps: 0,
         taken: BTreeMap::new(),
         flows: BTreeMap::new(),
@@ -97,7 +101,7 @@ pub fn run(program: &Program, world: &World) -> Option<Account> {
         return None;
     }
     let output = out.ok().and_then(|out| out.value);
-    Some(Account { output, needed: oracle.needed.into_iter().collect() })
+    Some(Account { output, needed: oracle.needed.into_iter().collect(), ran: oracle.ran })
 }
 
 impl<'p> Oracle<'p> {
@@ -188,6 +192,7 @@ impl<'p> Oracle<'p> {
         if self.steps > STEPS_MAX {
             return Err(Stop::TooLarge);
         }
+        self.ran.insert(node.name.clone());
         let own = path(at, node);
         let before = self.needed.len();
         let result = match self.guarded(node, &own, env) {
