@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::Checker;
 use super::fields::Use;
 use super::scope::{Meaning, Names};
-use crate::definition::{ErrorPolicyDef, Join, NodeDef};
+use crate::definition::{Join, NodeDef};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::expr::literal_help;
 use crate::graph::{Dependency, DependencyMode, Inside};
@@ -129,7 +129,8 @@ impl Checker<'_> {
             return false;
         }
         if used.known.count {
-            let problem = self.name_problem(used, format!("`{name}` is no input, and counts are known when the run starts"));
+            let problem =
+                self.name_problem(used, format!("`{name}` is no input, and counts are known when the run starts"));
             problem.code = codes::BAD_VALUE;
             return true;
         }
@@ -157,7 +158,9 @@ impl Checker<'_> {
             }
             _ => {
                 let help = self.near(of, names.all()).map(|near| format!("did you mean `error.{near}`?"));
-                self.name_problem(used, format!("there is no node `{of}` here whose error could be read")).help.extend(help);
+                self.name_problem(used, format!("there is no node `{of}` here whose error could be read"))
+                    .help
+                    .extend(help);
             }
         }
         true
@@ -170,7 +173,9 @@ impl Checker<'_> {
         let Some(of) = &history.of else {
             let message = format!("`{written}` exists only inside of a loop");
             let problem = self.error_within(codes::UNKNOWN_NAME, &path, history.range.clone(), message);
-            problem.help.push("give the node or a group around it `repeat: {max: …}`, or a sequential `for_each`".to_owned());
+            problem
+                .help
+                .push("give the node or a group around it `repeat: {max: …}`, or a sequential `for_each`".to_owned());
             return;
         };
         let message = match reader {
@@ -179,9 +184,15 @@ impl Checker<'_> {
             None => format!("`{of}` is in no loop here"),
         };
         let help = match (holder, in_loop) {
-            (Some(holder), _) => format!("`{of}` is inside `{holder}`: read `{}`", written.replacen(of, &format!("{holder}.{of}"), 1)),
-            (None, true) => format!("add `needs: [\"{of}?\"]` to the node that leads back, so that `{of}` is part of every pass"),
-            (None, false) => format!("`{written}` is the value of the pass before: a `next` upwards, `repeat` or `sequential` makes passes"),
+            (Some(holder), _) => {
+                format!("`{of}` is inside `{holder}`: read `{}`", written.replacen(of, &format!("{holder}.{of}"), 1))
+            }
+            (None, true) => {
+                format!("add `needs: [\"{of}?\"]` to the node that leads back, so that `{of}` is part of every pass")
+            }
+            (None, false) => format!(
+                "`{written}` is the value of the pass before: a `next` upwards, `repeat` or `sequential` makes passes"
+            ),
         };
         self.error_within(codes::UNKNOWN_NAME, &path, history.range.clone(), message).help.push(help);
     }
@@ -242,7 +253,7 @@ impl Checker<'_> {
     }
 
     /// `needs` decides for every mention; mentions without it are optional only if all are. The second list are the entries of
-    /// `needs` that `join` counts.
+    /// `needs` that `join` counts, if no edges lead to the node.
     pub(super) fn dependencies(
         &mut self,
         names: &Names,
@@ -260,8 +271,7 @@ impl Checker<'_> {
             let mode = if *optional { DependencyMode::Optional } else { DependencyMode::Required };
             modes.extend(index(source).map(|source| (source, mode)));
         }
-        let routed = names.nodes.iter().any(|(other, node)| leads_to(node, name) && !names.is_upward(other, name));
-        let counts = !routed && !matches!(node.join, None | Some(Join::All));
+        let counts = !matches!(node.join, None | Some(Join::All));
         let mut counted = Vec::new();
         for (position, need) in node.needs.iter().enumerate() {
             let Some(source) = index(&need.name).filter(|_| need.name != name) else {
@@ -318,10 +328,4 @@ impl History {
         let (path, range) = (used.path.clone(), used.name.range.clone());
         Self { of: of.map(str::to_owned), written, path, range, inside: used.known.item }
     }
-}
-
-/// Whether a node has an edge to the node of that name.
-fn leads_to(node: &NodeDef, name: &str) -> bool {
-    let by_error = matches!(&node.on_error, ErrorPolicyDef::To(to) if to == name);
-    by_error || node.next.iter().any(|case| case.to.iter().any(|to| to == name))
 }
