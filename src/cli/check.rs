@@ -107,7 +107,11 @@ pub(super) fn check(files: &[String], format: Format, costs: Option<&InputArgs>)
         }
         if let (Some(inputs), Some(workflow)) = (costs, workflow) {
             match cost::cost(&flowrun, file, &workflow, inputs, format) {
-                Ok(text) => drop(print(&text)),
+                Ok(text) => {
+                    let title =
+                        if files.len() > 1 && matches!(format, Format::Text) { &format!("{file}\n") } else { "" };
+                    print(&format!("{title}{text}"));
+                }
                 Err(problem) => {
                     refused = true;
                     refuse(&problem);

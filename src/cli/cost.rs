@@ -39,8 +39,8 @@ fn text(cost: &Cost) -> String {
     for named in &cost.names {
         let name = render::visible(&named.name);
         text.push_str(&match named.limit {
-            Some(limit) => format!("{name} ≤ {} by `{limit}`\n", readable(named.most)),
-            None => format!("{name} = {} with these inputs\n", readable(named.most)),
+            Some(limit) => format!("  {name} ≤ {} by `{limit}`\n", readable(named.most)),
+            None => format!("  {name} = {} with these inputs\n", readable(named.most)),
         });
     }
     text

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use flowrun_engine::definition::KindSpec;
+use flowrun_engine::definition::{KindSpec, KindWork};
 use flowrun_engine::expr::{Datum, Scope, Tree};
 use flowrun_engine::graph::{Count, Field, Graph, Input, Limits, Node, NodeCode, Work};
 use flowrun_engine::id::NodeIndex;
@@ -229,8 +229,10 @@ impl<'a> Measure<'a> {
         let drawn = self.named(format!("drawn({}{})", place.path, node.name), Err(drawn), "limits.nodes");
         let items =
             self.named(format!("n({}{})", place.path, node.name), Err(self.limits.items.into()), "limits.items");
-        let calling = rules.kinds.iter().filter_map(|kind| self.kinds.get(kind)).filter(|spec| spec.calls_model);
+        let allowed = || rules.kinds.iter().filter_map(|kind| self.kinds.get(kind));
+        let calling = allowed().filter(|spec| spec.calls_model);
         let dearest = calling.map(|spec| attempts(&spec.retry) * u128::from(1 + REPAIR_TURNS)).max();
+        let holds_slots = allowed().any(|spec| spec.work == KindWork::Leaf);
         let leaves = drawn.times(&items);
         let calls = if dearest.is_some() { leaves.clone() } else { Amount::ZERO };
         let plan = Size {
@@ -238,7 +240,7 @@ impl<'a> Measure<'a> {
             calls,
             steps: drawn.clone().plus(&leaves),
             depth: 1,
-            width: leaves,
+            width: if holds_slots { leaves } else { Amount::ZERO },
             path: drawn,
         };
         plan.framed()
