@@ -15,7 +15,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use flowrun_engine::definition::{FieldFormat, KindSpec};
 use flowrun_engine::diagnostic::Diagnostic;
-use flowrun_engine::dialect::{self, Repair, parse_reply, plan_schema, planning_rules, worked_examples};
+use flowrun_engine::dialect::{
+    self, Repair, parse_reply, plan_schema, planning_rules, tool_rules, with_tools, worked_examples,
+};
 use flowrun_engine::failure::{ErrorClass, StepError};
 use flowrun_engine::graph::ExpansionRules;
 use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output, REPAIR_TURNS};
@@ -74,7 +76,8 @@ impl Node for Plan {
     async fn run(&self, context: &NodeContext, input: Input) -> Result<Output, NodeError> {
         let request = Request::new(context, &input);
         let mut conversation = Conversation::begin(&self.models, context, &input)?;
-        conversation.schema = Some(plan_schema(request.steps_max));
+        let tools = context.plans().tools(&request.rules);
+        conversation.schema = Some(with_tools(plan_schema(request.steps_max), &tools));
         conversation.say(Role::System, request.system.clone());
         for (question, plan) in worked_examples() {
             conversation.say(Role::User, question);
@@ -151,6 +154,11 @@ impl<'a> Request<'a> {
                 keys.join(", ")
             ));
         }
+        let rules = input.rules.clone().unwrap_or_else(|| Arc::new(ExpansionRules::new(50)));
+        let tools = context.plans().tools(&rules);
+        if !tools.is_empty() {
+            system.push_str(&tool_rules(&tools));
+        }
         if let Some(more) = text("system") {
             system.push_str(&format!("\n\n{more}"));
         }
@@ -161,7 +169,7 @@ impl<'a> Request<'a> {
             prompt,
             system,
             keys,
-            rules: input.rules.clone().unwrap_or_else(|| Arc::new(ExpansionRules::new(50))),
+            rules,
             combine: field("combine").and_then(Value::as_bool).unwrap_or(true),
             turns: number("repair", u64::from(REPAIR_TURNS)),
             steps_max: number("max_steps", STEPS_MAX).clamp(1, 1_000) as u32,

@@ -175,7 +175,9 @@ impl Checker<'_> {
             if let Some(allow) = &node.allow {
                 rules.kinds = allow.kinds.clone().unwrap_or(rules.kinds);
                 rules.models = allow.models.clone().unwrap_or_default();
+                rules.tools = allow.tools.clone().unwrap_or_default();
             }
+            self.allowed_tools(node, path);
             self.fallback(node, &rules, path);
             code.expansion = Some(Arc::new(rules));
         }

@@ -3,7 +3,7 @@
 //! A frame is checked node by node (`frame.rs`): its attributes must apply (`attributes.rs`), its fields are compiled
 //! (`fields.rs`), the names in them resolved to nodes, inputs and items (`scope.rs`), and what they require becomes the edges
 //! of a [`Graph`] (`dependencies.rs`). `types.rs` finds what can never fit, `cycles.rs` draws circles, `calls.rs` loads other
-//! workflows, `plans.rs` checks what a model drew with the same code.
+//! workflows, `plans.rs` checks what a model drew with the same code, `words.rs` knows names that the program registered.
 
 mod attributes;
 mod calls;
@@ -15,6 +15,7 @@ mod plans;
 mod scope;
 mod types;
 mod warnings;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Checker, NoLibrary};
-use crate::definition::{KindSpec, NodeDef};
+use crate::definition::{KindSpec, NodeDef, Word};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::dialect::{ANSWER, Plan};
 use crate::graph::{ExpansionRules, Graph};
@@ -24,6 +24,12 @@ impl PlanChecker {
         Self { kinds }
     }
 
+    /// The tools that plans may call by these rules, in their order.
+    pub fn tools(&self, rules: &ExpansionRules) -> Vec<&Word> {
+        let words = self.kinds.get("tool").and_then(|spec| Some(&spec.names()?.words)).into_iter().flatten();
+        words.filter(|word| rules.tools.contains(&word.name)).collect()
+    }
+
     /// Parses, lowers and checks the value of a `plan` node; nothing is repaired. `keys` are the names beside `question` that
     /// its texts may mention.
     ///
@@ -39,10 +45,16 @@ impl PlanChecker {
         let definition = plan.lower(keys)?;
         let mut problems = Vec::new();
         for (index, node) in definition.nodes.values().enumerate() {
-            if !rules.kinds.contains(&node.kind) {
+            let names = self.kinds.get(&node.kind).and_then(|spec| node.fields.get(&spec.names()?.name));
+            let (key, word, allowed, list) = match names.and_then(Value::as_str) {
+                Some(name) => ("tool", name, &rules.tools, "tools"),
+                None => ("kind", node.kind.as_str(), &rules.kinds, "kinds"),
+            };
+            if allowed.iter().all(|allowed| allowed != word) {
                 let message =
-                    format!("the kind `{}` is not allowed here; `allow: {{kinds: …}}` names those that are", node.kind);
-                problems.push(Diagnostic::error(codes::BAD_PLAN, format!("steps[{index}].type"), message));
+                    format!("the {key} `{word}` is not allowed here; `allow: {{{list}: …}}` names those that are");
+                let key = if key == "kind" { "type" } else { key };
+                problems.push(Diagnostic::error(codes::BAD_PLAN, format!("steps[{index}].{key}"), message));
             }
         }
         let mut checker = Checker::new(None, &self.kinds, &NoLibrary);

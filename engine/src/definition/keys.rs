@@ -177,7 +177,7 @@ pub const RETRY: &[Key] = &[
 pub const ALLOW: &[Key] = &[
     key("kinds", Form::Names, "kinds that a plan may use; `[llm, calc]` if not written"),
     key("models", Form::Names, "aliases of models that a plan may ask; the default model alone if not written"),
-    key("tools", Form::Later, "tools"),
+    key("tools", Form::Names, "tools that a plan may call; none if not written"),
 ];
 
 /// Keys of a user's `flowrun.yaml`.
@@ -229,8 +229,6 @@ pub const ATTRIBUTES: &[Key] = &[
     key("finalize", Form::Later, "a declared best answer"),
     key("priority", Form::Later, "priorities"),
     key("tools", Form::Later, "tools"),
-    key("tool", Form::Later, "tools"),
-    key("choose", Form::Later, "tools"),
     key("max_depth", Form::Count, "most calls of the same workflow inside each other"),
     key("on_step_error", Form::OnStepError, "`fail`: a step of the plan that fails ends it; `skip` if not written"),
 ];

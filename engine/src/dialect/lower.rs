@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::parse::{bad, excerpt};
-use super::{ANSWER, Plan, PlanStep, StepType};
+use super::{ANSWER, Plan, PlanStep, StepType, tools};
 use crate::calc::Formula;
 use crate::definition::{ErrorPolicyDef, InputDef, Need, NodeDef, WorkflowDef};
 use crate::diagnostic::{Diagnostic, did_you_mean};
@@ -79,7 +79,18 @@ impl Lowering<'_> {
         let on_error = if step.id == ANSWER { ErrorPolicyDef::Default } else { ErrorPolicyDef::Skip };
         let mut node = NodeDef { on_error, ..NodeDef::default() };
         let names = self.mentioned(problems);
-        if step.kind == StepType::Calc {
+        if let Some(tool) = &step.tool {
+            node.kind = "tool".to_owned();
+            node.fields.insert("tool".to_owned(), json!(tool));
+            match tools::arguments(&Value::Object(step.with.clone())) {
+                Some(with) => drop(node.fields.insert("with".to_owned(), with)),
+                None => problems.push(bad(
+                    format!("steps[{}].with", self.index),
+                    "a text of an argument is longer than 2,000 bytes",
+                )),
+            }
+            node.needs = self.needs(&names);
+        } else if step.kind == StepType::Calc {
             node.kind = "calc".to_owned();
             node.fields.insert("calc".to_owned(), json!(step.ask));
         } else {
@@ -115,7 +126,8 @@ impl Lowering<'_> {
 
     /// The names in the text or formula; those that mean nothing are reported.
     fn mentioned(&self, problems: &mut Vec<Diagnostic>) -> Vec<String> {
-        let at = format!("steps[{}].ask", self.index);
+        let key = if self.step.tool.is_some() { "with" } else { "ask" };
+        let at = format!("steps[{}].{key}", self.index);
         let names: Vec<String> = if self.step.kind == StepType::Calc {
             match Formula::parse(&self.step.ask) {
                 Ok(formula) => formula.names().iter().map(|(name, _)| name.clone()).collect(),
@@ -125,13 +137,15 @@ impl Lowering<'_> {
                 }
             }
         } else {
-            Slotted::parse(&self.step.ask).slots().iter().map(|(name, _)| name.clone()).collect()
+            let slots =
+                |text: &str| Slotted::parse(text).slots().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+            self.step.texts().into_iter().flat_map(slots).collect()
         };
         for name in &names {
             let is_item = name == "item" && self.step.each.is_some();
             let is_input = name == "question" || self.keys.contains(name);
             if !is_item && !is_input {
-                self.require("ask", name, problems);
+                self.require(key, name, problems);
             }
         }
         names

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Plan, PlanStep, StepType};
+use super::{Plan, PlanStep, StepType, tools};
 use crate::diagnostic::{Diagnostic, codes, did_you_mean};
 
 /// Most steps that are looked at, whatever the limits say.
@@ -10,7 +10,7 @@ const STEPS_MAX: usize = 1_000;
 /// Longest `ask` in bytes.
 const ASK_BYTES_MAX: usize = 20_000;
 
-const KEYS: [&str; 7] = ["id", "ask", "type", "each", "if", "unless", "needs"];
+const KEYS: [&str; 9] = ["id", "ask", "type", "each", "if", "unless", "needs", "tool", "with"];
 
 /// Reads what a model returned: an object with `steps`, or the bare list.
 ///
@@ -91,7 +91,8 @@ fn parse_step(index: usize, value: &Value, problems: &mut Vec<Diagnostic>) -> Op
         let problem = bad(at("id"), format!("`{}` is no id", excerpt(&id)));
         problems.push(problem.help("an id is a letter a-z and then letters, digits or `_`, 24 at most"));
     }
-    let ask = text(map, "ask", &at, problems);
+    let call = tools::read(map, &at, problems);
+    let ask = if call.is_none() { text(map, "ask", &at, problems) } else { None };
     if let Some(ask) = &ask
         && (ask.trim().is_empty() || ask.len() > ASK_BYTES_MAX)
     {
@@ -124,7 +125,8 @@ fn parse_step(index: usize, value: &Value, problems: &mut Vec<Diagnostic>) -> Op
             Vec::new()
         }
     };
-    Some(PlanStep { id, ask, kind: kind.unwrap_or_default(), each, only_if, unless, needs })
+    let (tool, with) = call.map_or((None, Map::new()), |(tool, with)| (Some(tool), with));
+    Some(PlanStep { id, ask, kind: kind.unwrap_or_default(), each, only_if, unless, needs, tool, with })
 }
 
 fn text(

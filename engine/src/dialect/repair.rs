@@ -71,7 +71,7 @@ fn position(steps: &[PlanStep], id: &str) -> Option<usize> {
 /// Renames every reference to a step (and not the step itself).
 fn rename_references(steps: &mut [PlanStep], from: &str, to: &str) {
     for step in steps {
-        step.ask = replace_slot(&step.ask, from, to);
+        replace_slot(step, from, to);
         for reference in [&mut step.each, &mut step.only_if, &mut step.unless].into_iter().flatten() {
             if reference == from {
                 to.clone_into(reference);
@@ -85,18 +85,17 @@ fn rename_references(steps: &mut [PlanStep], from: &str, to: &str) {
     }
 }
 
-fn replace_slot(ask: &str, from: &str, to: &str) -> String {
-    let slotted = Slotted::parse(ask);
+fn replace_slot(step: &mut PlanStep, from: &str, to: &str) {
     let name = |name: &str| Ok(format!("{{{}}}", if name == from { to } else { name }));
-    slotted.render(name).unwrap_or_else(|_| ask.to_owned())
+    step.change_texts(|text| Slotted::parse(text).render(name).unwrap_or_else(|_| text.to_owned()));
 }
 
 /// The engine asks the question itself when all steps are answered.
 fn repeated_question(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
-    let at = steps.iter().position(|step| normal(&step.ask) == context.question)?;
+    let at = steps.iter().position(|step| step.tool.is_none() && normal(&step.ask) == context.question)?;
     let dropped = steps.remove(at);
     for step in steps.iter_mut() {
-        step.ask = replace_slot(&step.ask, &dropped.id, "question");
+        replace_slot(step, &dropped.id, "question");
         step.needs.retain(|need| need.trim_end_matches('?') != dropped.id);
     }
     done(&dropped.id, "it only repeats the question and was dropped")
@@ -127,7 +126,8 @@ fn doubled_id(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
 
 fn equal_asks(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let same = |a: &PlanStep, b: &PlanStep| {
-        normal(&a.ask) == normal(&b.ask) && a.kind == b.kind && a.each == b.each && a.guard() == b.guard()
+        let ask = a.tool.is_none() && b.tool.is_none() && normal(&a.ask) == normal(&b.ask);
+        ask && a.kind == b.kind && a.each == b.each && a.guard() == b.guard()
     };
     let (at, first) = (1..steps.len())
         .find_map(|at| (0..at).find(|first| same(&steps[*first], &steps[at])).map(|first| (at, first)))?;
@@ -168,12 +168,12 @@ fn bad_each(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let all = steps.clone();
     for step in steps.iter_mut() {
         let Some(source) = step.each.clone() else { continue };
-        let is_list = |at: usize| all[at].kind == StepType::List && all[at].each.is_none();
+        let is_list = |at: usize| (all[at].kind == StepType::List || all[at].tool.is_some()) && all[at].each.is_none();
         let found = position(&all, &source).filter(|_| source != step.id);
         if step.kind == StepType::Calc || !found.is_some_and(is_list) {
             step.each = None;
             let to = if found.is_some() { source.as_str() } else { "question" };
-            step.ask = replace_slot(&step.ask, "item", to);
+            replace_slot(step, "item", to);
             return done(&step.id, format!("`each: {source}` does not name a list and was dropped"));
         }
     }
@@ -181,10 +181,14 @@ fn bad_each(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
 }
 
 fn missing_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
-    let step = steps.iter_mut().find(|step| step.each.is_some() && !mentions(&step.ask, "item"))?;
+    let can_mention = |step: &PlanStep, source: &str| step.tool.is_none() || mentions(step, source);
+    let lacks = |step: &&mut PlanStep| {
+        step.each.as_ref().is_some_and(|source| !mentions(step, "item") && can_mention(step, source))
+    };
+    let step = steps.iter_mut().find(lacks)?;
     let source = step.each.clone().unwrap_or_default();
-    if mentions(&step.ask, &source) {
-        step.ask = replace_slot(&step.ask, &source, "item");
+    if mentions(step, &source) {
+        replace_slot(step, &source, "item");
         return done(&step.id, format!("under `each` the element is `{{item}}`, not `{{{source}}}`"));
     }
     step.ask.push_str(" {item}");
@@ -192,29 +196,29 @@ fn missing_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
 }
 
 fn stray_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
-    let at = steps
-        .iter()
-        .position(|step| step.each.is_none() && step.kind != StepType::Calc && mentions(&step.ask, "item"))?;
+    let at =
+        steps.iter().position(|step| step.each.is_none() && step.kind != StepType::Calc && mentions(step, "item"))?;
     let mut lists = steps[..at].iter().filter(|step| step.kind == StepType::List && step.each.is_none());
     let list = lists.next().map(|step| step.id.clone()).filter(|_| lists.next().is_none())?;
     steps[at].each = Some(list.clone());
     done(&steps[at].id, format!("it mentions `{{item}}`; `each: {list}` was added"))
 }
 
-fn mentions(ask: &str, name: &str) -> bool {
-    Slotted::parse(ask).slots().iter().any(|(slot, _)| slot == name)
+fn mentions(step: &PlanStep, name: &str) -> bool {
+    step.texts().iter().any(|text| Slotted::parse(text).slots().iter().any(|(slot, _)| slot == name))
 }
 
 fn misspelt_slot(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
     let ids: Vec<String> = steps.iter().map(|step| step.id.clone()).collect();
     for step in steps.iter_mut() {
-        for (slot, _) in Slotted::parse(&step.ask).slots() {
+        let slots = |text: &str| Slotted::parse(text).slots().iter().map(|(slot, _)| slot.clone()).collect::<Vec<_>>();
+        for slot in &step.texts().into_iter().flat_map(slots).collect::<Vec<_>>() {
             let known =
                 ids.contains(slot) || context.keys.contains(slot) || ["question", "item"].contains(&slot.as_str());
             let others = ids.iter().map(String::as_str).filter(|id| *id != step.id);
             if !known && let Some(near) = did_you_mean(slot, others) {
                 let what = format!("`{{{slot}}}` names nothing; `{{{near}}}` was meant");
-                step.ask = replace_slot(&step.ask, slot, near);
+                replace_slot(step, slot, near);
                 return done(&step.id, what);
             }
         }
@@ -270,8 +274,7 @@ fn mentioned_word(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
             continue;
         }
         let words: Vec<&str> = step.ask.split(|c: char| !c.is_alphanumeric() && !"_{}".contains(c)).collect();
-        let linked =
-            |id: &str| mentions(&step.ask, id) || step.needs.iter().any(|need| need.trim_end_matches('?') == id);
+        let linked = |id: &str| mentions(step, id) || step.needs.iter().any(|need| need.trim_end_matches('?') == id);
         let of = steps[..at].iter().find(|earlier| {
             words.contains(&earlier.id.as_str()) && !linked(&earlier.id) && step.each.as_ref() != Some(&earlier.id)
         });
