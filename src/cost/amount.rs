@@ -107,6 +107,11 @@ impl Amount {
         Self { most, terms: Some(terms) }
     }
 
+    /// The same, which something else holds to a number.
+    pub(super) fn at_most(self, most: u128) -> Self {
+        Self { most: self.most.min(most), ..self }
+    }
+
     /// The formula; `None` if it is too long to write out.
     pub(super) fn formula(&self) -> Option<String> {
         self.terms.as_deref().map(sum)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use flowrun_engine::definition::{KindSpec, KindWork};
 use flowrun_engine::expr::{Datum, Scope, Tree};
-use flowrun_engine::graph::{Count, Field, Graph, Input, Limits, Node, NodeCode, Work};
+use flowrun_engine::graph::{Count, Field, Graph, Input, Join, Limits, Node, Work};
 use flowrun_engine::id::NodeIndex;
 use flowrun_engine::node::REPAIR_TURNS;
 use flowrun_engine::retry::RetryPolicy;
@@ -127,12 +127,18 @@ struct Place {
     known: Arc<Known>,
     /// Whether its inputs are those of the run.
     outermost: bool,
+    /// Frames around its own.
+    depth: u32,
 }
 
 impl Place {
+    /// Where the graph stands that a node opens, after its items, samples and passes. The names in a loop's body are those
+    /// around it.
     fn inside(&self, node: &Node) -> Self {
-        let (known, outermost) = (self.known.clone(), self.outermost);
-        Self { path: format!("{}{}/", self.path, node.name), known, outermost }
+        let own_names = if matches!(node.work, Work::Loop(_)) { String::new() } else { format!("{}/", node.name) };
+        let unfolds = [node.for_each, node.samples.is_some(), node.loops()].into_iter().filter(|unfolds| *unfolds);
+        let depth = self.depth.saturating_add(1 + unfolds.count() as u32);
+        Self { path: format!("{}{own_names}", self.path), known: self.known.clone(), outermost: self.outermost, depth }
     }
 
     /// The value of a tree, where the known inputs say it.
@@ -158,12 +164,74 @@ pub(super) struct Measure<'a> {
 
 impl<'a> Measure<'a> {
     pub(super) fn new(limits: Limits, kinds: &'a BTreeMap<String, Arc<KindSpec>>) -> Self {
-        Self { limits, kinds, names: IndexMap::new(), nodes_left: NODES_MAX }
+        Self { limits, kinds, names: IndexMap::new(), open: Vec::new(), nodes_left: NODES_MAX }
     }
 
     /// What a whole run of the graph costs.
-    pub(super) fn run(&mut self, graph: &Graph, known: Arc<Known>) -> Size {
-        self.graph(graph, &Place { path: String::new(), known, outermost: true })
+    pub(super) fn run(&mut self, graph: &Arc<Graph>, known: Arc<Known>) -> Size {
+        self.closed(graph, &Place { path: String::new(), known, outermost: true, depth: 0 })
+    }
+
+    /// What a workflow costs. One that calls itself is measured level by level, the deepest first, each with the numbers of the
+    /// one below it, and the first by its formulas.
+    fn closed(&mut self, graph: &Arc<Graph>, place: &Place) -> Size {
+        let (graph, depth) = (graph.clone(), place.depth);
+        self.open.push(Open { graph: graph.clone(), depth, level: 1, below: None, recursion: None });
+        let mut size = self.graph(&graph, place);
+        if let Some(recursion) = self.innermost().recursion {
+            let by_depth = (self.limits.depth.saturating_sub(depth) / recursion.frames).saturating_add(1);
+            let levels = recursion.levels_max.map_or(by_depth, |most| most.min(by_depth));
+            let deeper = Place { path: place.path.clone(), known: Arc::default(), outermost: false, depth };
+            for level in (2..=levels).rev() {
+                self.innermost().level = level;
+                let size = self.graph(&graph, &deeper);
+                let endless = size.steps.most == u128::MAX;
+                self.innermost().below = Some(size);
+                if endless {
+                    break;
+                }
+            }
+            self.innermost().level = 1;
+            size = self.graph(&graph, place);
+        }
+        self.open.pop();
+        size
+    }
+
+    fn innermost(&mut self) -> &mut Open {
+        self.open.last_mut().expect("BUG: nothing is being measured")
+    }
+
+    /// What a call costs without its own step.
+    fn call(&mut self, node: &Node, graph: &Arc<Graph>, place: &Place) -> Option<Size> {
+        let inside = place.inside(node);
+        if inside.depth > self.limits.depth {
+            return None;
+        }
+        let Some(open) = self.open.iter_mut().rev().find(|open| Arc::ptr_eq(&open.graph, graph)) else {
+            let known = with(node, graph, place);
+            return Some(self.closed(graph, &Place { known, outermost: false, ..inside }));
+        };
+        let known = open.recursion.unwrap_or(Recursion { frames: u32::MAX, levels_max: Some(0) });
+        let levels_max = known.levels_max.zip(node.max_depth).map(|(known, own)| known.max(own));
+        open.recursion = Some(Recursion { frames: known.frames.min(inside.depth - open.depth), levels_max });
+        if node.max_depth.is_some_and(|most| open.level >= most) {
+            return None;
+        }
+        let (first, below) = (open.level == 1, open.below.clone()?);
+        let limit = if node.max_depth.is_some() { "max_depth" } else { "limits.depth" };
+        let mut named = |word: &str, amount: Amount| match first {
+            true => self.named(format!("{word}({}{})", place.path, node.name), Err(amount.most), limit),
+            false => Amount::number(amount.most),
+        };
+        Some(Size {
+            calls: named("calls", below.calls),
+            retried: named("retried", below.retried),
+            steps: named("steps", below.steps),
+            depth: below.depth,
+            width: named("width", below.width),
+            path: named("path", below.path),
+        })
     }
 
     /// What the nodes of a frame cost together.
@@ -183,7 +251,7 @@ impl<'a> Measure<'a> {
             total.retried = total.retried.plus(&size.retried);
             total.steps = total.steps.plus(&size.steps);
             total.depth = total.depth.max(size.depth);
-            let before = sources(node).map(|source| &paths[source.index()]);
+            let before = node.waits_for().into_iter().map(|source| &paths[source.index()]);
             let path = before.fold(Amount::ZERO, |longest, path| longest.or(path)).plus(&size.path);
             total.path = total.path.or(&path);
             paths[index.index()] = path;
@@ -193,16 +261,22 @@ impl<'a> Measure<'a> {
         total
     }
 
-    /// What a node costs with all its items and samples.
+    /// What a node costs with all its items, samples and passes.
     fn node(&mut self, node: &Node, place: &Place) -> Size {
         let mut size = self.work(node, place);
-        let window = self.window(node, place);
+        let items = ("limits.items", self.limits.items);
+        let window = node.max_parallel.map(|window| self.count(node, ("max_parallel", window), items, place));
+        let one = Amount::number(1);
+        if let Some(passes) = self.passes(node, place) {
+            size = size.unfolded(&passes, Some(&one));
+        }
         if let Some(samples) = node.samples {
-            let count = self.count(node, "samples", samples, ("limits.items", self.limits.items), place);
+            let count = self.count(node, ("samples", samples), items, place);
             size = size.unfolded(&count, window.as_ref().filter(|_| !node.for_each));
         }
         if node.for_each {
-            size = size.unfolded(&self.items(node, place), window.as_ref());
+            let window = if node.sequential { Some(&one) } else { window.as_ref() };
+            size = size.unfolded(&self.items(node, place), window);
         }
         size
     }
@@ -211,14 +285,38 @@ impl<'a> Measure<'a> {
     fn work(&mut self, node: &Node, place: &Place) -> Size {
         match &node.work {
             Work::Leaf => leaf(node),
-            Work::Value => Size::step(0),
-            Work::Group(graph) => self.graph(graph, &place.inside(node)).framed(),
-            Work::Call(graph) => {
-                let known = with(node, graph, place);
-                self.graph(graph, &Place { known, outermost: false, ..place.inside(node) }).framed()
-            }
+            Work::Value | Work::Human { .. } => Size::step(0),
+            Work::Group(graph) | Work::Loop(graph) => self.graph(graph, &place.inside(node)).framed(),
+            Work::Call(called) => match self.call(node, &called.graph(), place) {
+                Some(size) => size.framed(),
+                None => Size::step(0),
+            },
             Work::Expand => self.expansion(node, place),
         }
+    }
+
+    /// Most passes of a node that loops: `repeat.max`, or one more than the edges back to the header may be taken together.
+    fn passes(&mut self, node: &Node, place: &Place) -> Option<Amount> {
+        let limit = ("limits.iterations", u64::from(self.limits.iterations));
+        if let Some(repeat) = node.repeat {
+            return Some(self.count(node, ("passes", repeat.max), limit, place));
+        }
+        let Work::Loop(body) = &node.work else { return None };
+        let mut passes = Amount::number(1);
+        // An edge out of loops further in stands in their bodies.
+        let mut bodies = vec![(body, 0)];
+        while let Some((body, loops_in)) = bodies.pop() {
+            for node in body.nodes() {
+                let bounds = node.next.iter().filter_map(|case| case.bound).filter(|bound| bound.loops_out == loops_in);
+                for bound in bounds {
+                    passes = passes.plus(&self.count(node, ("taken", bound.max), limit, place));
+                }
+                if let Work::Loop(inner) = &node.work {
+                    bodies.push((inner, loops_in + 1));
+                }
+            }
+        }
+        Some(passes.at_most(limit.1.into()))
     }
 
     /// What a drawn plan may cost: each step may be of the dearest kind, and each may map over a list.
@@ -261,18 +359,18 @@ impl<'a> Measure<'a> {
         )
     }
 
-    /// Most open items or samples, where the node says so.
-    fn window(&mut self, node: &Node, place: &Place) -> Option<Amount> {
-        let window = node.max_parallel?;
-        Some(self.count(node, "max_parallel", window, ("limits.items", self.limits.items), place))
-    }
-
     /// A number of the file: itself, or the text of the expression over inputs.
-    fn count(&mut self, node: &Node, key: &str, count: Count, limit: (&'static str, u64), place: &Place) -> Amount {
+    fn count(
+        &mut self,
+        node: &Node,
+        (word, count): (&str, Count),
+        limit: (&'static str, u64),
+        place: &Place,
+    ) -> Amount {
         let most = u128::from(limit.1);
         let tree = match count {
             Count::Fixed(count) => return Amount::number(u128::from(count).min(most)),
-            Count::Decided => counted(&node.code, key),
+            Count::Decided(number) => node.code.counts.get(number as usize).map(|(_, tree)| tree),
         };
         let value = tree.and_then(|tree| place.value(tree)).and_then(|value| value.as_u64()).map(u128::from);
         let text = tree.and_then(|tree| Some(tree.leaves().first()?.1.text().split_whitespace().collect::<Vec<_>>()));
@@ -280,7 +378,7 @@ impl<'a> Measure<'a> {
         let name = match text {
             Some(text) if text.chars().all(|c| c.is_alphanumeric() || c == '_') => text,
             Some(text) => format!("({text})"),
-            None => format!("{key}({}{})", place.path, node.name),
+            None => format!("{word}({}{})", place.path, node.name),
         };
         self.named(name, value.filter(|value| *value <= most).ok_or(most), limit.0)
     }
@@ -317,13 +415,6 @@ fn leaf(node: &Node) -> Size {
     Size { calls: Amount::number(1), retried: Amount::number(retried), ..one }
 }
 
-fn counted<'n>(code: &'n NodeCode, key: &str) -> Option<&'n Tree> {
-    match key {
-        "samples" => code.samples.as_deref(),
-        _ => code.max_parallel.as_deref(),
-    }
-}
-
 /// What is known of the inputs of a called workflow.
 fn with(node: &Node, graph: &Graph, place: &Place) -> Arc<Known> {
     let Some(inputs) = &graph.inputs else { return Arc::default() };
@@ -355,8 +446,9 @@ fn with(node: &Node, graph: &Graph, place: &Place) -> Arc<Known> {
     }
 }
 
-fn sources(node: &Node) -> impl Iterator<Item = NodeIndex> + '_ {
-    node.dependencies.iter().map(|dependency| dependency.source)
+/// The nodes that have ended when a node begins: none is sure in a race, whose losers may go on.
+fn sources(node: &Node) -> Vec<NodeIndex> {
+    if node.join == Join::First { Vec::new() } else { node.waits_for() }
 }
 
 /// Most leaf steps of a frame that run at once: the sum over its chains of the widest node of each.

@@ -257,11 +257,8 @@ mod tests {
     use super::*;
 
     fn node(name: &str, sources: &[u32]) -> Node {
-        let required = |&source| Dependency {
-            source: NodeIndex(source),
-            inside: Inside::new(),
-            mode: DependencyMode::Required,
-        };
+        let required =
+            |&source| Dependency { source: NodeIndex(source), inside: Inside::new(), mode: DependencyMode::Required };
         Node { dependencies: sources.iter().map(required).collect(), ..Node::new(name, Work::Leaf) }
     }
 

@@ -4,9 +4,9 @@
 //! one that contains the reader and has the name at its own level; it is read out of the frames of the earlier passes, so
 //! nothing is kept for it.
 
+use super::Scheduler;
 use super::arena::Body;
 use super::names::{Resolved, Scope};
-use super::Scheduler;
 use crate::id::{FrameId, NodeIndex, StepId};
 use crate::state::State;
 
@@ -103,5 +103,4 @@ impl Scheduler {
         passes.reverse();
         passes
     }
-
 }

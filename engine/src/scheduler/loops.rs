@@ -18,9 +18,9 @@ use crate::state::State;
 impl Scheduler {
     /// A step has its value; it succeeds once it is known where the flow goes on.
     pub(super) fn succeed(&mut self, step: StepId, value: ValueHash, effects: &mut Effects) {
-        let routes = self.node(step).is_some_and(|node| {
-            !node.next.is_empty() && self.steps[step.index()].layer == Layer::first(node)
-        });
+        let routes = self
+            .node(step)
+            .is_some_and(|node| !node.next.is_empty() && self.steps[step.index()].layer == Layer::first(node));
         if !routes {
             return self.succeeded(step, value, effects);
         }
@@ -218,5 +218,8 @@ impl Scheduler {
 }
 
 fn too_many_passes(passes: u64, most: u32) -> StepError {
-    StepError::terminal("limit_iterations", format!("{passes} passes are more than `limits.iterations` allows ({most})"))
+    StepError::terminal(
+        "limit_iterations",
+        format!("{passes} passes are more than `limits.iterations` allows ({most})"),
+    )
 }
