@@ -24,6 +24,12 @@ use crate::source::{Part, Source};
 /// Names that a frame takes from frames around it: how many frames further out (from 1), and which.
 pub(super) type Captures = BTreeSet<(usize, String)>;
 
+/// What a body takes from around it.
+pub(super) struct Taken {
+    pub(super) names: Captures,
+    pub(super) histories: Vec<History>,
+}
+
 /// The dependencies of one node while they are gathered.
 #[derive(Default)]
 pub(super) struct Gathered {

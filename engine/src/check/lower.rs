@@ -94,11 +94,6 @@ impl Lowering<'_> {
         level.is_none_or(|level| self.flow.loops[level].body.contains(&node))
     }
 
-    /// The innermost level that contains two nodes.
-    fn common(&self, a: usize, b: usize) -> Option<usize> {
-        self.flow.around(a).find(|level| self.flow.loops[*level].body.contains(&b))
-    }
-
     /// What stands for a node on a level around it.
     fn member(&self, level: Option<usize>, node: usize) -> Member {
         let mut member = Member::Node(node);

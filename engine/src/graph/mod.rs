@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use petgraph::algo::{kosaraju_scc, toposort};
+use petgraph::Direction;
 use petgraph::graph::DiGraph;
 use serde_json::Value;
 
@@ -102,16 +103,9 @@ impl Graph {
     /// Computes consumers and ranks in O(nodes + edges) without recursion. The error is a shortest cycle, as its nodes in
     /// order, of every set of nodes that need each other.
     pub fn build(mut nodes: Vec<Node>) -> Result<Self, Vec<Vec<NodeIndex>>> {
-        let mut graph = DiGraph::<(), (), u32>::with_capacity(nodes.len(), nodes.len());
-        nodes.iter().for_each(|_| {
-            graph.add_node(());
-        });
+        let graph = structure(&nodes);
         for (index, node) in nodes.iter_mut().enumerate() {
-            let sources = node.waits_for();
-            node.sources = sources.len() as u32;
-            for source in sources {
-                graph.add_edge(source.0.into(), (index as u32).into(), ());
-            }
+            node.sources = graph.neighbors_directed((index as u32).into(), Direction::Incoming).count() as u32;
         }
         let order = toposort(&graph, None).map_err(|_| cycles(&graph))?;
         for &index in order.iter().rev() {
@@ -211,6 +205,27 @@ impl Graph {
         let (from, to) = (self.consumers_start[index.index()], self.consumers_start[index.index() + 1]);
         &self.consumers[from as usize..to as usize]
     }
+}
+
+/// The nodes of a level, each after what it waits for; the error is as that of [`Graph::build`].
+pub fn forward_order(nodes: &[Node]) -> Result<Vec<usize>, Vec<Vec<NodeIndex>>> {
+    let graph = structure(nodes);
+    let order = toposort(&graph, None).map_err(|_| cycles(&graph))?;
+    Ok(order.into_iter().map(|index| index.index()).collect())
+}
+
+/// Edges from each node to those that wait for it.
+fn structure(nodes: &[Node]) -> DiGraph<(), (), u32> {
+    let mut graph = DiGraph::<(), (), u32>::with_capacity(nodes.len(), nodes.len());
+    nodes.iter().for_each(|_| {
+        graph.add_node(());
+    });
+    for (index, node) in nodes.iter().enumerate() {
+        for source in node.waits_for() {
+            graph.add_edge(source.0.into(), (index as u32).into(), ());
+        }
+    }
+    graph
 }
 
 /// For every set of nodes that need each other one shortest cycle through its smallest node, smallest node first.

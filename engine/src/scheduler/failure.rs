@@ -65,7 +65,7 @@ impl Scheduler {
         match timer {
             TimerKind::Backoff => {
                 self.set(step, State::Ready);
-                effects.events.push(Event::Ready { step });
+                effects.events.push(Event::Ready { step, winner: None });
                 self.enqueue(step);
             }
             TimerKind::Grace => {

@@ -196,6 +196,11 @@ impl Scheduler {
         self.over
     }
 
+    /// What all attempts that ended have cost.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
     /// How many steps the run has made.
     pub fn step_count(&self) -> usize {
         self.steps.len()
