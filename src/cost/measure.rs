@@ -159,7 +159,30 @@ pub(super) struct Measure<'a> {
     kinds: &'a BTreeMap<String, Arc<KindSpec>>,
     /// Names of formulas.
     pub(super) names: IndexMap<Arc<str>, Meaning>,
+    /// Workflows that are being measured, outermost first.
+    open: Vec<Open>,
     nodes_left: u32,
+}
+
+/// A workflow that is being measured: a call of it is recursive.
+struct Open {
+    graph: Arc<Graph>,
+    depth: u32,
+    /// Number of this frame of it among those inside each other, from 1.
+    level: u32,
+    /// What the next level costs; `None`: it is not opened any more.
+    below: Option<Size>,
+    /// What was learnt of its calls of itself.
+    recursion: Option<Recursion>,
+}
+
+/// How a workflow calls itself.
+#[derive(Clone, Copy)]
+struct Recursion {
+    /// Fewest frames from one level to the next.
+    frames: u32,
+    /// Most levels; `None`: `limits.depth` says.
+    levels_max: Option<u32>,
 }
 
 impl<'a> Measure<'a> {
