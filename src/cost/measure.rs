@@ -208,9 +208,8 @@ impl<'a> Measure<'a> {
             for level in (2..=levels).rev() {
                 self.innermost().level = level;
                 let size = self.graph(&graph, &deeper);
-                let endless = size.steps.most == u128::MAX;
                 self.innermost().below = Some(size);
-                if endless {
+                if self.nodes_left == 0 {
                     break;
                 }
             }
@@ -267,8 +266,10 @@ impl<'a> Measure<'a> {
         let mut paths = vec![Amount::ZERO; nodes.len()];
         for index in &order {
             let node = graph.node(*index);
-            let Some(left) = self.nodes_left.checked_sub(1) else { return Size::ENDLESS };
-            self.nodes_left = left;
+            self.nodes_left = self.nodes_left.saturating_sub(1);
+            if self.nodes_left == 0 {
+                return Size::ENDLESS;
+            }
             let size = self.node(node, place);
             total.calls = total.calls.plus(&size.calls);
             total.retried = total.retried.plus(&size.retried);

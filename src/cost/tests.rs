@@ -1,10 +1,7 @@
 //! Formulas of small files, and that no run goes beyond them.
 
-use async_trait::async_trait;
-use flowrun_engine::failure::{ErrorClass, StepError};
 use flowrun_engine::graph::{Graph, Limits};
 use flowrun_engine::id::StepId;
-use flowrun_engine::run::RunOptions;
 use flowrun_engine::scheduler::Scheduler;
 use flowrun_engine::state::State;
 use flowrun_engine::testing::drive::{self, Plan};
@@ -13,7 +10,7 @@ use flowrun_engine::testing::world::World;
 use serde_json::json;
 
 use super::*;
-use crate::{CallContext, ChatReply, ChatRequest, Flowrun, Model, Usage};
+use crate::Flowrun;
 
 fn cost(text: &str, inputs: Value) -> Cost {
     let flowrun = Flowrun::builder().build();
@@ -95,6 +92,104 @@ fn frames_nest_and_calls_know_what_they_are_given() {
 }
 
 #[test]
+fn loops_multiply_by_their_bounds() {
+    check("  a: {prompt: x, repeat: {max: 5}}", ["5", "15", "6", "1", "1", "5"]);
+    check(
+        "  a: {prompt: x, repeat: {max: rounds, until: this == question}, for_each: list}",
+        [
+            "n(a)·rounds <= 500,000",
+            "3·n(a)·rounds <= 1,500,000",
+            "1 + n(a) + n(a)·rounds <= 500,051",
+            "2",
+            "n(a) <= 50",
+            "rounds <= 10,000",
+        ],
+    );
+    check(
+        "  a: {for_each: list, sequential: true, prompt: '{{ item }} {{ last.a }}'}",
+        ["n(a) <= 50", "3·n(a) <= 150", "1 + n(a) <= 51", "1", "1", "n(a) <= 50"],
+    );
+    check(
+        "  a: {for_each: list, stop_when: this | length > 2, prompt: '{{ item }}'}",
+        ["n(a) <= 50", "3·n(a) <= 150", "1 + n(a) <= 51", "1", "1", "n(a) <= 50"],
+    );
+    // Two edges back to one header: n + m + 1 passes.
+    check(
+        "  a: {prompt: x}\n  b: {prompt: '{{ a }}', next: [{when: a == question, to: a, max: 3}, {to: c}]}\n  \
+        c: {prompt: '{{ a }}', next: {to: a, max: k}}",
+        ["12 + 3·k <= 24", "36 + 9·k <= 72", "17 + 4·k <= 33", "2", "1", "12 + 3·k <= 24"],
+    );
+    // Inside each other they multiply; an edge past the inner loop counts for the outer one.
+    check(
+        "  a: {prompt: x}\n  b: {prompt: '{{ a }}'}\n  \
+        c: {prompt: '{{ b }}', next: [{when: b == question, to: b, max: 2}, {when: a == question, to: a, max: 3}, {to: d}]}\n  d: {prompt: done}",
+        ["29", "87", "50", "4", "1", "29"],
+    );
+}
+
+#[test]
+fn in_a_race_the_losers_run_on() {
+    check(
+        "  a: {prompt: x}\n  b: {prompt: y}\n  c: {needs: [a, b], join: first, prompt: z}",
+        ["3", "9", "3", "0", "3", "2"],
+    );
+    check(
+        "  a: {prompt: x}\n  b: {prompt: y}\n  c: {needs: [a, b], join: any, prompt: z}",
+        ["3", "9", "3", "0", "2", "2"],
+    );
+}
+
+/// A library whose workflows are all in memory.
+struct Shelf(BTreeMap<&'static str, String>);
+
+impl flowrun_engine::check::Library for Shelf {
+    fn load(
+        &self,
+        reference: &str,
+        _: &str,
+        kinds: &BTreeMap<String, Arc<KindSpec>>,
+    ) -> Result<(crate::WorkflowDef, crate::Source), String> {
+        let text = self.0.get(reference).ok_or("there is none")?;
+        let parsed = flowrun_engine::definition::read(reference, text, kinds);
+        parsed.map(|parsed| (parsed.definition, parsed.source)).map_err(|_| "unread".to_owned())
+    }
+}
+
+fn shelf_cost(shelf: &Shelf, name: &str) -> Cost {
+    let flowrun = Flowrun::builder().build();
+    let checked = flowrun_engine::check::check_text(name, &shelf.0[name], flowrun.kinds().specs(), shelf);
+    let (checked, _) = checked.unwrap_or_else(|refused| panic!("{:?}", refused.diagnostics));
+    Cost::of(&checked.workflow, flowrun.kinds().specs(), &Map::new()).unwrap()
+}
+
+#[test]
+fn recursion_ends_at_its_depth() {
+    let text = |limits: &str, calls: &str| {
+        format!("flowrun: 1\nlimits: {limits}\nnodes:\n  a: {{prompt: x, retry: 0}}\n{calls}")
+    };
+    let once = "  again: {workflow: '@me', when: a == 'x'}\n";
+    let both = "  left: {workflow: '@me', max_depth: 4}\n  right: {workflow: '@me', max_depth: 4}\n";
+    let mapped = "  each: {for_each: [1, 2], workflow: '@me'}\n";
+    let check = |text: String, calls: &str, most: u128, depth: u128, path: u128| {
+        let cost = shelf_cost(&Shelf(BTreeMap::from([("@me", text)])), "@me");
+        assert_eq!((cost.calls.formula.as_deref(), cost.calls.most), (Some(calls), most));
+        assert_eq!((cost.depth.most, cost.critical_path.most), (depth, path), "{cost:?}");
+    };
+    // The frames of depth 0, 1, 2, 3; in the last one the call fails.
+    check(text("{depth: 3}", once), "1 + calls(again)", 4, 3, 5);
+    check(text("{}", both), "1 + calls(left) + calls(right)", 15, 3, 1);
+    check(text("{depth: 5}", mapped), "1 + 2·calls(each)", 7, 5, 1);
+    check(text("{depth: 100000}", once), "1 + calls(again)", 100_001, 100_000, 100_002);
+    let doubling = "  left: {workflow: '@me'}\n  right: {workflow: '@me'}\n";
+    check(text("{depth: 500}", doubling), "1 + calls(left) + calls(right)", u128::MAX, 500, 1);
+
+    let odd = "flowrun: 1\nlimits: {depth: 6}\nnodes: {o: {prompt: x, retry: 0}, call: {workflow: '@even'}}".to_owned();
+    let even = "flowrun: 1\nnodes: {e: {samples: 3, prompt: x, retry: 0}, call: {workflow: '@odd'}}".to_owned();
+    let cost = shelf_cost(&Shelf(BTreeMap::from([("@odd", odd), ("@even", even)])), "@odd");
+    assert_eq!((cost.calls.formula.as_deref(), cost.calls.most), (Some("4 + calls(call/call)"), 13 + 3));
+}
+
+#[test]
 fn a_plan_is_as_large_as_it_may_be() {
     check(
         "  p: {kind: plan, prompt: x, limits: {nodes: 4}}\n  g: {graph: p, limits: {nodes: 4}}",
@@ -144,70 +239,18 @@ fn inputs_are_numbers_once_they_are_given() {
 
 #[test]
 fn calls_by_the_billion_are_counted_and_not_walked() {
-    struct Tower;
-    impl flowrun_engine::check::Library for Tower {
-        fn load(
-            &self,
-            reference: &str,
-            _: &str,
-            kinds: &BTreeMap<String, Arc<KindSpec>>,
-        ) -> Result<(crate::WorkflowDef, crate::Source), String> {
-            let level: u32 = reference.trim_start_matches('@').parse().map_err(|_| "no level".to_owned())?;
-            let below = |i: u32| match level {
-                0 => format!("  c{i}: {{prompt: x, retry: 0}}\n"),
-                _ => format!("  c{i}: {{workflow: '@{}'}}\n", level - 1),
-            };
-            let text = format!("flowrun: 1\nnodes:\n{}", (0..10).map(below).collect::<String>());
-            let parsed = flowrun_engine::definition::read(reference, &text, kinds);
-            parsed.map(|parsed| (parsed.definition, parsed.source)).map_err(|_| "unread".to_owned())
-        }
-    }
-    let flowrun = Flowrun::builder().build();
-    let cost = |level: u32| {
-        let text = format!("flowrun: 1\nnodes: {{top: {{workflow: '@{level}'}}}}");
-        let checked = flowrun_engine::check::check_text("w.yaml", &text, flowrun.kinds().specs(), &Tower);
-        let (checked, _) = checked.unwrap_or_else(|refused| panic!("{:?}", refused.diagnostics));
-        Cost::of(&checked.workflow, flowrun.kinds().specs(), &Map::new()).unwrap()
+    const NAMES: [&str; 13] = ["@0", "@1", "@2", "@3", "@4", "@5", "@6", "@7", "@8", "@9", "@10", "@11", "@12"];
+    let ten = |work: String| (0..10).map(|i| format!("  c{i}: {{{work}}}\n")).collect::<String>();
+    let text = |level: usize| match level {
+        0 => format!("flowrun: 1\nnodes:\n{}", ten("prompt: x, retry: 0".to_owned())),
+        _ => format!("flowrun: 1\nnodes:\n{}", ten(format!("workflow: '{}'", NAMES[level - 1]))),
     };
-    assert_eq!((cost(3).calls.most, cost(3).depth.most), (10_000, 4));
+    let tower = Shelf(NAMES.iter().enumerate().map(|(level, name)| (*name, text(level))).collect());
+    let cost = |level: usize| shelf_cost(&tower, NAMES[level]);
+    assert_eq!((cost(3).calls.most, cost(3).depth.most), (10_000, 3));
     let huge = cost(12);
     assert_eq!((huge.calls.formula, readable(huge.calls.most).as_str()), (None, "more than 10^18"));
     assert_eq!(huge.steps.held_to, Some((1_000_000, "limits.steps")));
-}
-
-/// Fails in the dearest way: each reply but the last that an attempt may ask for is none, the last is a broken server.
-struct Dearest {
-    turns: u64,
-    asked: std::sync::atomic::AtomicU64,
-}
-
-#[async_trait]
-impl Model for Dearest {
-    async fn chat(&self, _: &ChatRequest, _: &CallContext) -> Result<ChatReply, StepError> {
-        let number = self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        if number % (self.turns + 1) == self.turns {
-            return Err(StepError::new("http_503", ErrorClass::Server, "busy"));
-        }
-        let usage = Usage { calls: 1, ..Usage::default() };
-        Ok(ChatReply { text: "no such thing".to_owned(), usage, finish_reason: None })
-    }
-
-    fn name(&self) -> String {
-        "dearest".to_owned()
-    }
-}
-
-#[tokio::test]
-async fn the_dearest_run_costs_exactly_what_was_said() {
-    let text = "flowrun: 1\nnodes:\n  a: {prompt: x, schema: boolean, repair: 2, retry: {max: 3, on: [server], backoff: 1ms}, on_error: skip}\n\
-        \x20 b: {kind: plan, prompt: x, repair: 2, retry: {max: 1, on: [server], backoff: 1ms}, on_error: skip}\noutput: {done: 1}";
-    let model = Dearest { turns: 2, asked: 0.into() };
-    let flowrun = Flowrun::builder().model("default", model).build();
-    let workflow = flowrun.parse("w.yaml", text).unwrap();
-    let cost = Cost::of(&workflow, flowrun.kinds().specs(), &Map::new()).unwrap();
-    let options = RunOptions { max_parallel: 1, ..RunOptions::default() };
-    let outcome = flowrun.run(&workflow, json!({}), options).await.unwrap();
-    assert_eq!((u128::from(outcome.usage.calls), cost.calls_with_retries.most), (18, 18), "{outcome:?}");
 }
 
 /// Steps, depth and width of a simulated run.
