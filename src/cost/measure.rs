@@ -1,95 +1,29 @@
-//! The walk over a checked graph, from the inside out: what a node's work costs, then its samples, then its items.
+//! The walk over a checked graph, from the inside out: what a node's work costs, then its passes, its samples, its items.
 //!
 //! Steps are counted as the scheduler counts them for `limits.steps`: a map of three items is four steps. Nodes of a frame add
-//! up, whether or not they can all run: guards are taken to hold. What runs at once is bounded by chains: nodes that wait for
-//! each other never run together, so a frame is as wide as its chains are, each as wide as its widest node. `a → b`, `a → c`
-//! has two. Finding few of them is greedy; more than needed make the bound larger, never wrong.
+//! up, whether or not they can all run: guards are taken to hold, and every case of a branch to be taken.
 //!
-//! Cost: O(nodes + edges) amounts, and at most [`SEARCH_MAX`] nodes looked at for the chain of each.
+//! Cost: O(nodes + edges) amounts; a workflow once for each call of it, and if it calls itself once for each level.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flowrun_engine::definition::{KindSpec, KindWork};
-use flowrun_engine::expr::{Datum, Scope, Tree};
-use flowrun_engine::graph::{Count, Field, Graph, Input, Join, Limits, Node, Work};
+use flowrun_engine::graph::{Count, Graph, Limits, Node, Work};
 use flowrun_engine::id::NodeIndex;
 use flowrun_engine::node::REPAIR_TURNS;
-use flowrun_engine::retry::RetryPolicy;
 use indexmap::IndexMap;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::amount::Amount;
+use super::known::Known;
+use super::size::{Size, attempts, leaf};
+use super::width::width;
 
 /// Most nodes that are walked over, those of a called workflow once for each call; beyond them a cost is endless.
 const NODES_MAX: u32 = 1_000_000;
-/// Most nodes that are looked at in search of a chain.
-const SEARCH_MAX: usize = 1_000;
 /// Longest text of an expression that stands in a formula.
 const TEXT_MAX: usize = 40;
-
-/// What something costs at most.
-#[derive(Clone, Debug)]
-pub(super) struct Size {
-    /// Model calls, if every attempt succeeds and no reply must be mended.
-    pub(super) calls: Amount,
-    /// Model calls with every retry and repair turn.
-    pub(super) retried: Amount,
-    /// Steps.
-    pub(super) steps: Amount,
-    /// Frames inside each other.
-    pub(super) depth: u128,
-    /// Leaf steps at once.
-    pub(super) width: Amount,
-    /// Steps that wait for each other.
-    pub(super) path: Amount,
-}
-
-impl Size {
-    const ENDLESS: Self = Self {
-        calls: Amount::ENDLESS,
-        retried: Amount::ENDLESS,
-        steps: Amount::ENDLESS,
-        depth: u128::MAX,
-        width: Amount::ENDLESS,
-        path: Amount::ENDLESS,
-    };
-
-    /// One step that calls no model.
-    fn step(width: u128) -> Self {
-        let one = Amount::number(1);
-        Self {
-            calls: Amount::ZERO,
-            retried: Amount::ZERO,
-            steps: one.clone(),
-            depth: 0,
-            width: Amount::number(width),
-            path: one,
-        }
-    }
-
-    /// A step that opens a frame.
-    fn framed(mut self) -> Self {
-        self.steps = self.steps.plus(&Amount::number(1));
-        self.depth = self.depth.saturating_add(1);
-        self
-    }
-
-    /// A step that unfolds into so many, of which at most `window` are open at once.
-    fn unfolded(self, count: &Amount, window: Option<&Amount>) -> Self {
-        let open = window.filter(|window| window.most < count.most).unwrap_or(count);
-        let one_by_one = open.most <= 1;
-        let unfolded = Self {
-            calls: self.calls.times(count),
-            retried: self.retried.times(count),
-            steps: self.steps.times(count),
-            depth: self.depth,
-            width: self.width.times(open),
-            path: if one_by_one { self.path.times(count) } else { self.path },
-        };
-        unfolded.framed()
-    }
-}
 
 /// What a name in a formula is at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,27 +31,6 @@ pub(super) struct Meaning {
     pub(super) most: u128,
     /// The limit that says so; `None`: the inputs do, and exactly.
     pub(super) limit: Option<&'static str>,
-}
-
-/// Inputs whose values are known.
-#[derive(Debug, Default)]
-pub(super) struct Known(IndexMap<String, Arc<Datum>>);
-
-impl Scope for Known {
-    fn get(&self, name: &str) -> Option<Arc<Datum>> {
-        self.0.get(name).cloned()
-    }
-}
-
-impl Known {
-    /// What is given, else the defaults; `unknown` are given, but nobody knows what.
-    pub(super) fn new(inputs: &IndexMap<String, Input>, given: &Map<String, Value>, unknown: &[String]) -> Arc<Self> {
-        let known = inputs.iter().filter(|(name, _)| !unknown.contains(name)).filter_map(|(name, input)| {
-            let value = given.get(name).or(input.default.as_ref())?;
-            Some((name.clone(), Datum::new(value.clone())))
-        });
-        Arc::new(Self(known.collect()))
-    }
 }
 
 /// Where a graph stands.
@@ -139,17 +52,6 @@ impl Place {
         let unfolds = [node.for_each, node.samples.is_some(), node.loops()].into_iter().filter(|unfolds| *unfolds);
         let depth = self.depth.saturating_add(1 + unfolds.count() as u32);
         Self { path: format!("{}{own_names}", self.path), known: self.known.clone(), outermost: self.outermost, depth }
-    }
-
-    /// The value of a tree, where the known inputs say it.
-    fn value(&self, tree: &Tree) -> Option<Value> {
-        let scope: Arc<dyn Scope> = self.known.clone();
-        let known = |name: &str| self.known.0.contains_key(name);
-        let leaf = |leaf: &flowrun_engine::expr::Expression| {
-            let all_known = leaf.names().iter().all(|mention| known(&mention.name));
-            if all_known { leaf.eval(&scope).map_err(drop) } else { Err(()) }
-        };
-        tree.eval(leaf).ok()
     }
 }
 
@@ -231,7 +133,7 @@ impl<'a> Measure<'a> {
             return None;
         }
         let Some(open) = self.open.iter_mut().rev().find(|open| Arc::ptr_eq(&open.graph, graph)) else {
-            let known = with(node, graph, place);
+            let known = place.known.passed_on(node, graph);
             return Some(self.closed(graph, &Place { known, outermost: false, ..inside }));
         };
         let known = open.recursion.unwrap_or(Recursion { frames: u32::MAX, levels_max: Some(0) });
@@ -375,7 +277,7 @@ impl<'a> Measure<'a> {
         if let Some(count) = tree.constant().and_then(length) {
             return Amount::number(count.min(limit));
         }
-        let count = place.value(tree).as_ref().and_then(length);
+        let count = place.known.value(tree).as_ref().and_then(length);
         self.named(
             format!("n({}{})", place.path, node.name),
             count.filter(|n| *n <= limit).ok_or(limit),
@@ -396,7 +298,7 @@ impl<'a> Measure<'a> {
             Count::Fixed(count) => return Amount::number(u128::from(count).min(most)),
             Count::Decided(number) => node.code.counts.get(number as usize).map(|(_, tree)| tree),
         };
-        let value = tree.and_then(|tree| place.value(tree)).and_then(|value| value.as_u64()).map(u128::from);
+        let value = tree.and_then(|tree| place.known.value(tree)).and_then(|value| value.as_u64()).map(u128::from);
         let text = tree.and_then(|tree| Some(tree.leaves().first()?.1.text().split_whitespace().collect::<Vec<_>>()));
         let text = text.map(|words| words.join(" ")).filter(|text| place.outermost && text.len() <= TEXT_MAX);
         let name = match text {
@@ -420,94 +322,4 @@ impl<'a> Measure<'a> {
         }
         Amount::name(name, most)
     }
-}
-
-/// Attempts of one step.
-fn attempts(retry: &RetryPolicy) -> u128 {
-    1 + if retry.on.is_empty() { 0 } else { u128::from(retry.max) }
-}
-
-fn leaf(node: &Node) -> Size {
-    let one = Size::step(1);
-    if !node.code.spec.as_ref().is_some_and(|spec| spec.calls_model) {
-        return one;
-    }
-    let structured = node.code.schema.is_some() || node.code.expansion.is_some();
-    let written = node.code.fields.get("repair").and_then(Field::constant).and_then(Value::as_u64);
-    let turns = if structured { written.unwrap_or(u64::from(REPAIR_TURNS)) } else { 0 };
-    let retried = attempts(&node.retry).saturating_mul(1 + u128::from(turns));
-    Size { calls: Amount::number(1), retried: Amount::number(retried), ..one }
-}
-
-/// What is known of the inputs of a called workflow.
-fn with(node: &Node, graph: &Graph, place: &Place) -> Arc<Known> {
-    let Some(inputs) = &graph.inputs else { return Arc::default() };
-    let tree = match node.code.fields.get("with") {
-        None => return Known::new(inputs, &Map::new(), &[]),
-        Some(Field::Literal(Value::Object(given))) => return Known::new(inputs, given, &[]),
-        Some(Field::Tree(tree)) => tree,
-        Some(_) => return Arc::default(),
-    };
-    let paths: Vec<Vec<String>> = tree.leaves().into_iter().map(|(path, _)| path).collect();
-    let mut unknown = Vec::new();
-    let mut at = paths.iter();
-    let scope: Arc<dyn Scope> = place.known.clone();
-    // Leaves are evaluated in the order in which they are listed.
-    let given = tree.eval::<()>(|leaf| {
-        let key = at.next().and_then(|path| path.first());
-        let all_known = leaf.names().iter().all(|mention| place.known.0.contains_key(&*mention.name));
-        match leaf.eval(&scope) {
-            Ok(value) if all_known => Ok(value),
-            _ => {
-                unknown.push(key.ok_or(())?.clone());
-                Ok(Value::Null)
-            }
-        }
-    });
-    match given {
-        Ok(Value::Object(given)) => Known::new(inputs, &given, &unknown),
-        _ => Arc::default(),
-    }
-}
-
-/// The nodes that have ended when a node begins: none is sure in a race, whose losers may go on.
-fn sources(node: &Node) -> Vec<NodeIndex> {
-    if node.join == Join::First { Vec::new() } else { node.waits_for() }
-}
-
-/// Most leaf steps of a frame that run at once: the sum over its chains of the widest node of each.
-fn width(graph: &Graph, order: &[NodeIndex], widths: Vec<Amount>) -> Amount {
-    let mut chains: Vec<Amount> = Vec::new();
-    // The chain whose last node this is.
-    let mut ends: Vec<Option<usize>> = vec![None; order.len()];
-    let mut seen: Vec<u32> = vec![u32::MAX; order.len()];
-    for index in order {
-        let width = &widths[index.index()];
-        if width.most == 0 {
-            continue;
-        }
-        let mut queue: VecDeque<NodeIndex> = VecDeque::from([*index]);
-        let mut looked_at = 0;
-        let mut before = None;
-        while let Some(node) = queue.pop_front() {
-            if ends[node.index()].is_some() {
-                before = ends[node.index()].take();
-                break;
-            }
-            for source in sources(graph.node(node)) {
-                looked_at += 1;
-                if looked_at <= SEARCH_MAX && seen[source.index()] != index.0 {
-                    seen[source.index()] = index.0;
-                    queue.push_back(source);
-                }
-            }
-        }
-        let chain = before.unwrap_or(chains.len());
-        match chains.get_mut(chain) {
-            Some(known) => *known = std::mem::replace(known, Amount::ZERO).or(width),
-            None => chains.push(width.clone()),
-        }
-        ends[index.index()] = Some(chain);
-    }
-    chains.iter().fold(Amount::ZERO, |sum, chain| sum.plus(chain))
 }

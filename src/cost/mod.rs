@@ -2,10 +2,14 @@
 //!
 //! Every loop, map, plan and recursion has a bound, so the worst case is a formula over what is not known yet (how many items a
 //! list will have, what an input will be) and, with the limits in place of that, a number. It is never below what a run does.
-//! `amount.rs` has the arithmetic, `measure.rs` the walk over the graph.
+//! `measure.rs` walks over the graph and `amount.rs` has the arithmetic; `size.rs` says how quantities grow, `width.rs` what can be at work
+//! at once, `known.rs` what inputs are known.
 
 mod amount;
+mod known;
 mod measure;
+mod size;
+mod width;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +22,8 @@ use serde_json::{Map, Value};
 
 use amount::Amount;
 pub use amount::READABLE_MAX;
-use measure::{Known, Measure};
+use known::Known;
+use measure::Measure;
 
 /// The worst case of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +32,7 @@ pub struct Cost {
     pub calls: Bounded,
     /// Model calls with every retry and every repair turn.
     pub calls_with_retries: Bounded,
-    /// Steps: executions of nodes, their items and samples, as `limits.steps` counts them.
+    /// Steps: executions of nodes, their items, samples and passes, as `limits.steps` counts them.
     pub steps: Bounded,
     /// Frames inside each other, as `limits.depth` counts them.
     pub depth: Bounded,
