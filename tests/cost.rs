@@ -47,20 +47,23 @@ async fn the_dearest_run_costs_exactly_what_was_said() {
     assert_eq!((u128::from(outcome.usage.calls), cost.calls_with_retries.most), (18, 18), "{outcome:?}");
 }
 
-/// Says yes, no, nothing that fits, or that it is broken, as chance has it.
-struct Whimsical(Mutex<Random>);
+/// Says yes or no, and unless it is reliable nothing that fits or that it is broken, as chance has it.
+struct Whimsical {
+    random: Mutex<Random>,
+    reliable: bool,
+}
 
 #[async_trait]
 impl Model for Whimsical {
     async fn chat(&self, _: &ChatRequest, _: &CallContext) -> Result<ChatReply, StepError> {
-        let chance = self.0.lock().unwrap().below(20);
+        let chance = self.random.lock().unwrap().below(20);
         for _ in 0..chance % 3 {
             tokio::task::yield_now().await;
         }
         let text = match chance {
-            0..2 => return Err(StepError::new("http_503", ErrorClass::Server, "busy")),
-            2..4 => "perhaps",
-            4..12 => "true",
+            0..2 if !self.reliable => return Err(StepError::new("http_503", ErrorClass::Server, "busy")),
+            2..4 if !self.reliable => "perhaps",
+            0..12 => "true",
             _ => "false",
         };
         let usage = Usage { calls: 1, ..Usage::default() };
@@ -106,15 +109,19 @@ impl Observer for Watch {
 }
 
 /// A random file: nodes that read each other, loops of all kinds, forks, failures.
-fn random_file(random: &mut Random) -> String {
+fn random_file(random: &mut Random, reliable: bool) -> String {
     let count = 2 + random.below(5);
     let mut text = "flowrun: 1\nnodes:\n".to_owned();
     for index in 0..count {
         let read = random.below(index + 1);
-        let mentions = if read < index { format!("{{{{ n{read} | default(0) }}}}") } else { "x".to_owned() };
+        let mentions = match random.below(3) {
+            _ if read == index => "x".to_owned(),
+            0 => format!("{{{{ n{read} }}}}"),
+            _ => format!("{{{{ n{read} | default(0) }}}}"),
+        };
         let mut parts = vec![format!("prompt: \"{mentions}\", schema: boolean, on_error: skip")];
-        parts.push(format!("repair: {}", random.below(2)));
-        parts.push(format!("retry: {{max: {}, on: [server], backoff: 1ms}}", random.below(2)));
+        let mut again = || if reliable { 0 } else { random.below(2) };
+        parts.push(format!("repair: {}, retry: {{max: {}, on: [server], backoff: 1ms}}", again(), again()));
         let max = 1 + random.below(3);
         match random.below(8) {
             0 => parts.push(format!("repeat: {{max: {max}}}")),
@@ -128,9 +135,12 @@ fn random_file(random: &mut Random) -> String {
         if random.one_in(2) {
             cases.push(format!("{{to: n{}, max: {max}}}", random.below(index + 1)));
         }
-        if index + 1 < count && random.one_in(3) {
-            let to = index + 1 + random.below(count - index - 1);
-            cases.insert(0, format!("{{when: n{index} == true, to: n{to}}}"));
+        if index + 1 < count && random.one_in(2) {
+            let below = |random: &mut Random| index + 1 + random.below(count - index - 1);
+            cases.insert(0, format!("{{when: n{index} == true, to: n{}}}", below(random)));
+            if random.one_in(2) {
+                cases.push(format!("{{to: n{}}}", below(random)));
+            }
         }
         if !cases.is_empty() {
             parts.push(format!("next: [{}]", cases.join(", ")));
@@ -155,8 +165,11 @@ async fn no_run_goes_beyond_its_cost() {
     let (mut ran, mut loops, mut exact) = (0, 0, [0; 3]);
     for seed in 0..600 {
         let mut random = Random(seed);
-        let text = random_file(&mut random);
-        let flowrun = Flowrun::builder().model("default", Whimsical(Mutex::new(random))).build();
+        // Where nothing is asked twice, the bound on calls can be reached.
+        let reliable = random.one_in(2);
+        let text = random_file(&mut random, reliable);
+        let model = Whimsical { random: Mutex::new(random), reliable };
+        let flowrun = Flowrun::builder().model("default", model).build();
         // Circles without a way in, and what else no flowchart can mean.
         let Ok(workflow) = flowrun.parse("w.yaml", &text) else { continue };
         let cost = Cost::of(&workflow, flowrun.kinds().specs(), &Map::new()).unwrap();
@@ -170,7 +183,7 @@ async fn no_run_goes_beyond_its_cost() {
         loops += u32::from(workflow.graph.nodes().iter().any(|node| node.loops()));
     }
     let [calls, steps, width] = exact;
-    assert!(ran > 200 && loops > 100 && calls > 0 && steps > 20 && width > 20, "{ran} {loops} {exact:?}");
+    assert!(ran > 200 && loops > 100 && calls > 20 && steps > 20 && width > 20, "{ran} {loops} {exact:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The walk over a checked graph, from the inside out: what a node's work costs, then its passes, its samples, its items.
 //!
 //! Steps are counted as the scheduler counts them for `limits.steps`: a map of three items is four steps. Nodes of a frame add
-//! up, whether or not they can all run: guards are taken to hold, and every case of a branch to be taken.
+//! up, except for calls in cases that exclude each other: steps that are skipped are steps. Guards are taken to hold.
 //!
 //! Cost: O(nodes + edges) amounts; a workflow once for each call of it, and if it calls itself once for each level.
 
@@ -16,6 +16,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::amount::Amount;
+use super::branches::together;
 use super::known::Known;
 use super::size::{Size, attempts, leaf};
 use super::width::width;
@@ -164,8 +165,8 @@ impl<'a> Measure<'a> {
         let mut order: Vec<NodeIndex> = (0..nodes.len() as u32).map(NodeIndex).collect();
         order.sort_by_key(|index| std::cmp::Reverse(graph.node(*index).rank));
         let mut total = Size { steps: Amount::ZERO, path: Amount::ZERO, ..Size::step(0) };
-        let mut widths = vec![Amount::ZERO; nodes.len()];
-        let mut paths = vec![Amount::ZERO; nodes.len()];
+        let none = vec![Amount::ZERO; nodes.len()];
+        let (mut calls, mut retried, mut widths, mut paths) = (none.clone(), none.clone(), none.clone(), none);
         for index in &order {
             let node = graph.node(*index);
             self.nodes_left = self.nodes_left.saturating_sub(1);
@@ -173,8 +174,6 @@ impl<'a> Measure<'a> {
                 return Size::ENDLESS;
             }
             let size = self.node(node, place);
-            total.calls = total.calls.plus(&size.calls);
-            total.retried = total.retried.plus(&size.retried);
             total.steps = total.steps.plus(&size.steps);
             total.depth = total.depth.max(size.depth);
             let before = node.waits_for().into_iter().map(|source| &paths[source.index()]);
@@ -182,8 +181,12 @@ impl<'a> Measure<'a> {
             total.path = total.path.or(&path);
             paths[index.index()] = path;
             widths[index.index()] = size.width;
+            calls[index.index()] = size.calls;
+            retried[index.index()] = size.retried;
         }
-        total.width = width(graph, &order, widths);
+        total.calls = together(graph, &order, &calls);
+        total.retried = together(graph, &order, &retried);
+        total.width = width(graph, &order, &widths);
         total
     }
 

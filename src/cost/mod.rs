@@ -2,10 +2,11 @@
 //!
 //! Every loop, map, plan and recursion has a bound, so the worst case is a formula over what is not known yet (how many items a
 //! list will have, what an input will be) and, with the limits in place of that, a number. It is never below what a run does.
-//! `measure.rs` walks over the graph and `amount.rs` has the arithmetic; `size.rs` says how quantities grow, `width.rs` what can be at work
-//! at once, `known.rs` what inputs are known.
+//! `measure.rs` walks over the graph and `amount.rs` has the arithmetic; `size.rs` says how quantities grow, `branches.rs` what
+//! excludes each other, `width.rs` what can be at work at once, `known.rs` what inputs are known.
 
 mod amount;
+mod branches;
 mod known;
 mod measure;
 mod size;

@@ -128,6 +128,36 @@ fn loops_multiply_by_their_bounds() {
 }
 
 #[test]
+fn of_cases_the_dearest_is_called() {
+    let routes = "next: [{when: a == question, to: b}, {when: a == 'y', to: [c, c2]}, {to: e}]";
+    let nodes = |last: &str| {
+        format!(
+            "  a: {{prompt: x, {routes}}}\n  b: {{for_each: list, prompt: '{{{{ item }}}}', retry: 0}}\n  c: {{prompt: x}}\n  c2: {{prompt: x}}\n  \
+            d: {{prompt: 'more {{{{ c }}}}'}}\n  e: {{prompt: x}}\n  {last}"
+        )
+    };
+    // `b`, or `c`, `c2` and `d`; a skipped node is a step all the same.
+    check(
+        &nodes("v: {value: 1}"),
+        ["1 + max(3, n(b)) <= 51", "3 + max(9, n(b)) <= 53", "7 + n(b) <= 57", "1", "3 + n(b) <= 53", "3"],
+    );
+    // What two cases lead to, and what reads it if it is there, comes on top.
+    let merged = nodes("f: {prompt: '{{ d | default(1) }}', next: {to: g}}\n  g: {prompt: z}");
+    check(&merged, ["3 + max(3, n(b)) <= 53", "9 + max(9, n(b)) <= 59", "8 + n(b) <= 58", "1", "3 + n(b) <= 53", "5"]);
+    // Decisions inside a case.
+    check(
+        "  a: {prompt: x, on_error: {to: h}, next: [{when: a == 'x', to: b}, {to: c}]}\n  b: {prompt: x, next: [{when: b == 'y', to: d}, {to: e}]}\n  \
+        c: {prompt: x}\n  d: {prompt: x}\n  e: {prompt: x}\n  h: {prompt: x}",
+        ["3", "9", "6", "0", "4", "3"],
+    );
+    // The exits of a loop may be live together.
+    check(
+        "  a: {prompt: x, next: {to: b}}\n  b: {prompt: y, next: [{when: a == 'x', to: a, max: 1}, {to: [c, d]}]}\n  c: {prompt: x}\n  d: {prompt: x}",
+        ["6", "18", "9", "2", "2", "5"],
+    );
+}
+
+#[test]
 fn in_a_race_the_losers_run_on() {
     check(
         "  a: {prompt: x}\n  b: {prompt: y}\n  c: {needs: [a, b], join: first, prompt: z}",

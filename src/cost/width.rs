@@ -22,7 +22,7 @@ fn sources(node: &Node) -> Vec<NodeIndex> {
 }
 
 /// Most leaf steps of a frame that run at once: the sum over its chains of the widest node of each.
-pub(super) fn width(graph: &Graph, order: &[NodeIndex], widths: Vec<Amount>) -> Amount {
+pub(super) fn width(graph: &Graph, order: &[NodeIndex], widths: &[Amount]) -> Amount {
     let mut chains: Vec<Amount> = Vec::new();
     // The chain whose last node this is.
     let mut ends: Vec<Option<usize>> = vec![None; order.len()];
