@@ -21,6 +21,8 @@ const ERROR: usize = usize::MAX;
 
 /// A decision, as its place in the order, and the case that must have been taken.
 type Condition = (usize, usize);
+/// A node with the conditions that are still to be looked at.
+type Conditional<'c> = (&'c [Condition], usize);
 
 /// The sum over all nodes, of which those in different cases are never paid together. `order` has each node after what it waits for.
 pub(super) fn together(graph: &Graph, order: &[NodeIndex], costs: &[Amount]) -> Amount {
@@ -59,9 +61,9 @@ fn case(from: &Node, to: NodeIndex) -> Option<usize> {
     cases.next().filter(|_| cases.next().is_none())
 }
 
-fn dearest(nodes: Vec<(&[Condition], usize)>, costs: &[Amount]) -> Amount {
+fn dearest(nodes: Vec<Conditional<'_>>, costs: &[Amount]) -> Amount {
     let mut sum = Amount::ZERO;
-    let mut decisions: BTreeMap<usize, BTreeMap<usize, Vec<(&[Condition], usize)>>> = BTreeMap::new();
+    let mut decisions: BTreeMap<usize, BTreeMap<usize, Vec<Conditional<'_>>>> = BTreeMap::new();
     for (conditions, index) in nodes {
         match conditions.split_first() {
             None => sum = sum.plus(&costs[index]),
