@@ -37,6 +37,10 @@ impl Scheduler {
         let step = self.frames[found.passes.index()].items().steps[pass as usize];
         let step = match found.node {
             None => Some(step),
+            // Which nodes of a failed item had finished is timing.
+            Some(_) if !matches!(self.state(step), State::Succeeded | State::Skipped) || self.error(step).is_some() => {
+                None
+            }
             Some((node, way)) => self.child(step, node).and_then(|step| self.inside(step, way).ok()),
         };
         let counts = |step: &StepId| self.state(*step) == State::Succeeded && self.error(*step).is_none();

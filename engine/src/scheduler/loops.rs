@@ -30,9 +30,11 @@ impl Scheduler {
             return self.decide(step, DecideField::Route, effects);
         }
         let spent = self.spent(step);
-        let case = spent.iter().position(|spent| !spent).map(|case| case as u32);
-        let passed_over = (spent.first() == Some(&true)).then_some(0);
-        self.routed(step, case, passed_over, effects);
+        let fails = |case: usize| node.next[case].bound.is_some_and(|bound| bound.fails);
+        let case = (0..spent.len()).find(|case| !spent[*case] || fails(*case));
+        let (case, failing) = (case.filter(|case| !spent[*case]), case.filter(|case| spent[*case]));
+        let passed_over = failing.or((spent.first() == Some(&true)).then_some(0));
+        self.routed(step, case.map(|case| case as u32), passed_over.map(|case| case as u32), effects);
     }
 
     fn succeeded(&mut self, step: StepId, value: ValueHash, effects: &mut Effects) {
