@@ -1,11 +1,13 @@
 //! Formulas of small files, and that no run goes beyond them.
 
-use flowrun_engine::graph::{Graph, Limits};
+use flowrun_engine::graph::{Graph, Limits, Work};
 use flowrun_engine::id::StepId;
 use flowrun_engine::scheduler::Scheduler;
 use flowrun_engine::state::State;
 use flowrun_engine::testing::drive::{self, Plan};
-use flowrun_engine::testing::generate;
+use flowrun_engine::testing::generate::{self, Flavour};
+use flowrun_engine::testing::prove::FREE;
+use flowrun_engine::testing::spec::{Checked, Program};
 use flowrun_engine::testing::world::World;
 use serde_json::json;
 
@@ -296,42 +298,54 @@ fn used(snapshots: &[Scheduler]) -> (u128, u128, u128) {
     (last.step_count() as u128 - 1, depth.saturating_sub(1), snapshots.iter().map(running).max().unwrap_or(0))
 }
 
-fn whole(graph: &Arc<Graph>) -> Workflow {
-    // As many items, samples and passes as the world of the simulation gives at most.
-    let limits = Limits { items: 4, ..Limits::default() };
-    let (name, hash) = (String::new(), graph.hash);
-    Workflow { name, graph: graph.clone(), calls_max: None, limits, hash, definition: crate::WorkflowDef::default() }
+/// The workflow of a program, if the simulated world plays by its text: it draws what is no plan, and gives as many items as it likes.
+fn whole(program: &Program) -> Option<Checked> {
+    let mut checked = program.check().ok()?;
+    let mut seen: Vec<Arc<Graph>> = vec![checked.workflow.graph.clone()];
+    let mut next = 0;
+    while let Some(graph) = seen.get(next).cloned() {
+        next += 1;
+        for node in graph.nodes() {
+            let items = node.code.items.iter().flat_map(|tree| tree.leaves());
+            let lists_are_known =
+                node.for_each && items.flat_map(|(_, leaf)| leaf.names()).all(|name| name.node.is_none());
+            let inner = match &node.work {
+                Work::Expand => return None,
+                _ if lists_are_known => return None,
+                Work::Group(inner) | Work::Loop(inner) => inner.clone(),
+                Work::Call(called) => called.graph(),
+                _ => continue,
+            };
+            if !seen.iter().any(|known| Arc::ptr_eq(known, &inner)) {
+                seen.push(inner);
+            }
+        }
+    }
+    let Workflow { name, graph, calls_max, limits, hash, definition } = &*checked.workflow;
+    // As many items as the world gives at most.
+    let limits = Limits { items: 4, ..*limits };
+    let (name, graph, definition) = (name.clone(), graph.clone(), definition.clone());
+    checked.workflow = Arc::new(Workflow { name, graph, calls_max: *calls_max, limits, hash: *hash, definition });
+    Some(checked)
 }
 
 #[test]
 fn no_simulated_run_goes_beyond_its_cost() {
-    let kinds = BTreeMap::new();
-    let (mut bounded, mut exact) = (0, [0; 3]);
-    for seed in 0..400 {
-        let graph = generate::workflow(seed);
-        let cost = Cost::of(&whole(&graph), &kinds, &Map::new()).unwrap();
-        if cost.steps.most == u128::MAX {
-            // What an expansion of the simulation opens is no plan.
-            continue;
-        }
-        bounded += 1;
-        let plan = Plan {
-            max_parallel: 64,
-            order: seed,
-            cancel_after: None,
-            calls_max: None,
-            steps_max: 1_000_000,
-            silent: false,
-        };
-        let (steps, depth, width) = used(&drive::run(&graph, &World { seed }, &plan, true).snapshots);
+    let (mut ran, mut loops, mut exact) = (0, 0, [0; 3]);
+    for seed in 0..1_000 {
+        let program = generate::program(seed, Flavour { races: seed % 2 == 0, people: seed % 4 == 1 });
+        let Some(checked) = whole(&program) else { continue };
+        let cost = Cost::of(&checked.workflow, &BTreeMap::new(), &Map::new()).unwrap();
+        let plan = Plan { max_parallel: 64, order: seed, steps_max: 3_000, keep: true, ..FREE };
+        let world = World { calm: seed % 3 == 0, ..World::new(seed) };
+        let (steps, depth, width) = used(&drive::run(&checked, &world, &plan).snapshots);
         let pairs = [(steps, cost.steps.most), (depth, cost.depth.most), (width, cost.width.most)];
         for (index, (used, most)) in pairs.into_iter().enumerate() {
-            assert!(used <= most, "seed {seed}: {pairs:?}");
+            assert!(used <= most, "seed {seed}: {pairs:?}\n{}", program.to_yaml());
             exact[index] += u32::from(used == most);
         }
+        ran += 1;
+        loops += u32::from(checked.workflow.graph.nodes().iter().any(|node| node.loops()));
     }
-    assert!(
-        bounded > 150 && exact.iter().all(|reached| *reached > 20),
-        "{bounded} workflows, {exact:?} at their bounds"
-    );
+    assert!(ran > 200 && loops > 50 && exact.iter().all(|reached| *reached > 20), "{ran} {loops} {exact:?}");
 }
