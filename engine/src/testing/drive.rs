@@ -30,8 +30,8 @@ pub struct Plan {
     pub steps_max: u64,
     /// Whether cancelled attempts may stay silent until their grace is over.
     pub silent: bool,
-    /// Whether every state on the way is kept.
-    pub keep: bool,
+    /// How many states on the way are kept, beside the log and all transitions; 0: nothing of it.
+    pub keep: usize,
 }
 
 /// What driving came to.
@@ -42,9 +42,9 @@ pub struct Driven {
     pub ended: RunEnded,
     /// Input events in order, with the events derived from each.
     pub log: Vec<(Event, Vec<String>)>,
-    /// The scheduler after each input event, where that was asked for.
-    pub snapshots: Vec<Scheduler>,
-    /// Legal transitions that were seen, where every state was kept.
+    /// The scheduler after so many input events, at some of them.
+    pub snapshots: Vec<(usize, Scheduler)>,
+    /// Legal transitions that were seen, where the log was kept.
     pub transitions: Vec<(State, State)>,
     /// Steps that there were.
     pub steps: usize,
@@ -60,7 +60,8 @@ struct Simulation<'w> {
     unused: BTreeMap<StepId, u32>,
     driven: Driven,
     states: Vec<State>,
-    keep: bool,
+    keep: usize,
+    sampling: Random,
     flights: Vec<(StepId, u32)>,
     cancelled: Vec<(StepId, u32)>,
     timers: Vec<(StepId, u32, TimerKind)>,
@@ -93,6 +94,7 @@ pub fn run(checked: &Checked, world: &World, plan: &Plan) -> Driven {
         driven: Driven { account, ended, log, snapshots, transitions, steps: 0 },
         states: Vec::new(),
         keep: plan.keep,
+        sampling: Random(!plan.order),
         flights: Vec::new(),
         cancelled: Vec::new(),
         timers: Vec::new(),
@@ -210,7 +212,7 @@ impl Simulation<'_> {
     fn apply(&mut self, event: Event, queue: &mut VecDeque<Command>) {
         self.scheduler.apply(&event, &mut self.effects);
         let texts = |events: &[Event]| events.iter().map(|event| format!("{event:?}")).collect();
-        let derived: Vec<String> = if self.keep { texts(&self.effects.events) } else { Vec::new() };
+        let derived: Vec<String> = if self.keep > 0 { texts(&self.effects.events) } else { Vec::new() };
         for derived in std::mem::take(&mut self.effects.events) {
             match derived {
                 Event::Started { step, .. } | Event::Suspended { step, .. } => {
@@ -226,10 +228,23 @@ impl Simulation<'_> {
             }
         }
         queue.extend(self.effects.commands.drain(..));
-        if self.keep {
+        if self.keep > 0 {
             self.watch();
             self.driven.log.push((event, derived));
-            self.driven.snapshots.push(self.scheduler.clone());
+            self.sample();
+        }
+    }
+
+    /// Keeps this state, perhaps in place of another: each is as likely to be kept in the end.
+    fn sample(&mut self) {
+        let events = self.driven.log.len();
+        let place = if events <= self.keep { events - 1 } else { self.sampling.below(events as u64) as usize };
+        if place < self.keep {
+            let snapshot = (events, self.scheduler.clone());
+            match self.driven.snapshots.get_mut(place) {
+                Some(kept) => *kept = snapshot,
+                None => self.driven.snapshots.push(snapshot),
+            }
         }
     }
 
