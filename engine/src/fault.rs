@@ -7,100 +7,106 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A join counts edges from settled sources, live or not.
-    EdgeCountsWhenSettled,
-    /// `join: all` is content with one live edge.
+    SettledEdgeIsLive,
+    /// `join: all` is content with one.
     AllTakesAny,
-    /// `join: {quorum}` over edges wants one less.
-    JoinQuorumOneLess,
-    /// A node runs although something that it requires was skipped.
+    /// `join: {quorum}` wants one less.
+    QuorumOneLess,
+    /// A node runs although something that it requires gave nothing.
     RequiredIsOptional,
-    /// A name around a group, mentioned inside it, is not required there.
-    CapturesAreOptional,
-    /// A pass with a live exit and a live edge back goes on.
-    RepeatBeatsExit,
+    /// A node with a guard is not asked whether it has what it requires.
+    GuardInPlaceOfRequired,
+    /// What is mentioned from around a group is not required.
+    CaptureIsOptional,
+    /// A frame whose `output` requires what is not there has a value all the same.
+    OutputLacksNothing,
+    /// A call goes one deeper than `max_depth`.
+    CallGoesDeeper,
+    /// The `next` of a recovered node is not evaluated.
+    RecoveredLeadsNowhere,
     /// A spent edge is taken once more.
     SpentEdgeIsTaken,
-    /// How often an edge was taken is never forgotten within the run's innermost frame: a loop entered again finds it spent.
-    EdgeOfOuterLoopNotCharged,
-    /// `repeat` does one pass more.
-    RepeatOncemore,
-    /// `until` that does not hold ends the loop.
-    UntilIsIgnored,
-    /// `last` reads one pass too early.
-    LastIsBeforeLast,
-    /// A recovered pass is visible in its own history.
-    RecoveredIsVisible,
-    /// An inner loop's history goes on in the next outer pass.
-    FailedPassIsVisible,
-    /// A reader outside of a loop sees its first pass.
-    OutsideSeesFirstPass,
-    /// The prefix that stops is taken one too long.
-    StopIsOneLate,
-    /// Items behind a stopping prefix are counted in the list.
-    StopKeepsTheRest,
-    /// `quorum` counts failed items as well.
-    QuorumCountsFailed,
-    /// A dropped item stays in the list as null.
-    DroppedIsNull,
-    /// A failed item ends its map although a shorter prefix may stop.
-    FailureBeforeItsTurn,
-    /// A fork runs only its first target.
+    /// An edge back to an outer loop is not counted.
+    OuterEdgeIsFree,
+    /// A fork runs its first target only.
     ForkTakesFirst,
-    /// The edges of a skipped node are live.
-    SkippedSourceIsLive,
     /// `on_error: {to}` leads nowhere.
     ErrorEdgeIsDead,
+    /// The edges of a skipped node are live.
+    SkippedSourceIsLive,
+    /// A `repeat` without `until` does one pass more.
+    RepeatOnceMore,
+    /// `until` never holds.
+    UntilIsIgnored,
+    /// A pass with a live exit and a live edge back goes on.
+    RepeatBeatsExit,
+    /// Who stands outside of a loop sees its first pass.
+    FirstPassIsLast,
+    /// The items of a sequential map run at once.
+    FoldRunsTogether,
+    /// What is behind a stopping prefix stays in the list.
+    StopKeepsTheRest,
+    /// `stop_when` is asked about one item more.
+    StopLooksAhead,
+    /// `quorum` of a map counts failed items.
+    QuorumCountsFailed,
+    /// A dropped item stays in its list as null.
+    DroppedIsNull,
+    /// A loser of a race runs on.
+    LoserRunsOn,
+    /// The allowance of an attempt is never given back.
+    AllowanceLeaks,
+    /// One retry is missing.
+    RetryOneLess,
     /// A terminal error is tried again.
     TerminalIsRetried,
-    /// One retry too few.
-    RetryOneLess,
-    /// The allowance of an attempt is never given back.
-    ReservationLeaks,
-    /// Cancelled attempts give their slots back at once.
+    /// A cancelled attempt gives its slot back at once.
     CancelledFreesItsSlot,
-    /// A loser of a race goes on running.
-    LoserRunsOn,
-    /// A frame is done when one of its steps is not settled.
-    SequentialStartsEarly,
-    /// A group whose output lacks something gives a value all the same.
-    OutputIsNeverMissing,
-    /// A call goes one deeper than `max_depth`.
-    DepthOneMore,
+    /// A failed item ends its map although a shorter prefix may be its value.
+    FailureBeforeItsTurn,
+    /// `last` reads one pass too early.
+    LastIsBeforeLast,
+    /// A node of a failed item has a history.
+    FailedPassIsVisible,
+    /// What took the place of an error is part of the history.
+    RecoveredIsVisible,
 }
 
 impl Fault {
     /// All of them.
     pub const ALL: &'static [Fault] = &[
-        Fault::EdgeCountsWhenSettled,
+        Fault::SettledEdgeIsLive,
         Fault::AllTakesAny,
-        Fault::JoinQuorumOneLess,
+        Fault::QuorumOneLess,
         Fault::RequiredIsOptional,
-        Fault::CapturesAreOptional,
-        Fault::RepeatBeatsExit,
+        Fault::GuardInPlaceOfRequired,
+        Fault::CaptureIsOptional,
+        Fault::OutputLacksNothing,
+        Fault::CallGoesDeeper,
+        Fault::RecoveredLeadsNowhere,
         Fault::SpentEdgeIsTaken,
-        Fault::EdgeOfOuterLoopNotCharged,
-        Fault::RepeatOncemore,
+        Fault::OuterEdgeIsFree,
+        Fault::ForkTakesFirst,
+        Fault::ErrorEdgeIsDead,
+        Fault::SkippedSourceIsLive,
+        Fault::RepeatOnceMore,
         Fault::UntilIsIgnored,
-        Fault::LastIsBeforeLast,
-        Fault::RecoveredIsVisible,
-        Fault::FailedPassIsVisible,
-        Fault::OutsideSeesFirstPass,
-        Fault::StopIsOneLate,
+        Fault::RepeatBeatsExit,
+        Fault::FirstPassIsLast,
+        Fault::FoldRunsTogether,
         Fault::StopKeepsTheRest,
+        Fault::StopLooksAhead,
         Fault::QuorumCountsFailed,
         Fault::DroppedIsNull,
-        Fault::FailureBeforeItsTurn,
-        Fault::ForkTakesFirst,
-        Fault::SkippedSourceIsLive,
-        Fault::ErrorEdgeIsDead,
-        Fault::TerminalIsRetried,
-        Fault::RetryOneLess,
-        Fault::ReservationLeaks,
-        Fault::CancelledFreesItsSlot,
         Fault::LoserRunsOn,
-        Fault::SequentialStartsEarly,
-        Fault::OutputIsNeverMissing,
-        Fault::DepthOneMore,
+        Fault::AllowanceLeaks,
+        Fault::RetryOneLess,
+        Fault::TerminalIsRetried,
+        Fault::CancelledFreesItsSlot,
+        Fault::FailureBeforeItsTurn,
+        Fault::LastIsBeforeLast,
+        Fault::FailedPassIsVisible,
+        Fault::RecoveredIsVisible,
     ];
 }
 

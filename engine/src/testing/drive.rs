@@ -222,6 +222,7 @@ impl Simulation<'_> {
                 Event::Unused { step, from } => {
                     self.unused.insert(step, from);
                 }
+                Event::Ready { step, winner: Some(winner) } => self.race_is_over(step, winner),
                 Event::Ended { step, .. } => *self.ended.entry(step).or_default() += 1,
                 Event::RunEnded(ended) => self.driven.ended = *ended,
                 _ => {}
@@ -245,6 +246,19 @@ impl Simulation<'_> {
                 Some(kept) => *kept = snapshot,
                 None => self.driven.snapshots.push(snapshot),
             }
+        }
+    }
+
+    /// Who lost a race and serves nobody else has ended.
+    fn race_is_over(&self, step: StepId, winner: StepId) {
+        let (graph, node) = self.scheduler.place(step).expect("BUG: the root races");
+        let (first, frame) = (step.0 - node.0, graph.node(node));
+        let counted = frame.counted.iter().map(|need| need.source).filter(|_| frame.edges_in.is_empty());
+        for source in counted.chain(frame.edges_in.iter().copied()) {
+            let loser = StepId(first + source.0);
+            let alone = graph.consumers(source) == [node] && !graph.node(source).is_kept && loser != winner;
+            let path = self.scheduler.path(loser);
+            assert!(!alone || self.scheduler.state(loser).is_terminal(), "`{path}` lost its race and runs on");
         }
     }
 

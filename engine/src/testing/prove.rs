@@ -81,33 +81,42 @@ impl fmt::Display for Totals {
     }
 }
 
-/// Simulates one seed. The text of a failure has the seed and a small workflow that shows it.
-pub fn seed(seed: u64, totals: &mut Totals) -> Option<String> {
+/// The program of a seed that the checker takes and that is not too large.
+///
+/// # Errors
+/// The message of a panic on the way.
+pub fn program(seed: u64, totals: &mut Totals) -> Result<(Program, Flavour), String> {
     let flavour = Flavour { races: seed % 10 == 9, people: seed % 4 == 1 };
     let mut random = Random(seed);
-    let program = loop {
+    loop {
         let program = generate::program(random.next(), flavour);
-        match quietly(|| prepare(&program, seed)) {
-            Ok(Ok(_)) => break program,
-            Ok(Err(refused)) => match refused {
-                Some(code) => *totals.refused.entry(code).or_default() += 1,
-                None => totals.large += 1,
-            },
-            Err(_) => break program,
+        match quietly(|| prepare(&program, seed))? {
+            Ok(_) => return Ok((program, flavour)),
+            Err(Some(code)) => *totals.refused.entry(code).or_default() += 1,
+            Err(None) => totals.large += 1,
         }
+    }
+}
+
+/// What goes wrong with a program, if something does.
+pub fn failure(program: &Program, seed: u64, flavour: Flavour) -> Option<String> {
+    quietly(|| examine(program, seed, flavour, &mut Totals::default())).err()
+}
+
+/// Simulates one seed. The text of a failure has the seed and a small workflow that shows it.
+pub fn seed(seed: u64, totals: &mut Totals) -> Option<String> {
+    let (program, flavour) = match program(seed, totals) {
+        Ok(found) => found,
+        Err(message) => return Some(format!("FLOWRUN_SIM_SEED={seed} shows it again: {message}")),
     };
     totals.workflows += 1;
     totals.looped += u64::from(has_loop(&program.root));
     let message = quietly(|| examine(&program, seed, flavour, totals)).err()?;
-    let fails = |program: &Program| {
-        generate::is_legal(program)
-            && quietly(|| examine(program, seed, flavour, &mut Totals::default())).is_err()
-    };
+    let fails = |program: &Program| generate::is_legal(program) && failure(program, seed, flavour).is_some();
     let small = shrink(&program, fails);
-    let small_message = quietly(|| examine(&small, seed, flavour, &mut Totals::default())).err();
+    let small_message = failure(&small, seed, flavour).unwrap_or_default();
     Some(format!(
-        "FLOWRUN_SIM_SEED={seed} shows it again: {message}\n\nthe smallest workflow found that fails ({}):\n{}",
-        small_message.unwrap_or_default(),
+        "FLOWRUN_SIM_SEED={seed} shows it again: {message}\n\nthe smallest workflow found that fails ({small_message}):\n{}",
         small.to_yaml()
     ))
 }
