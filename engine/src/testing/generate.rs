@@ -116,6 +116,9 @@ impl Draw {
         for _ in 0..self.random.below(4) {
             self.try_change(&mut level, Self::edge);
         }
+        if self.chance(35) {
+            self.try_change(&mut level, Self::hang);
+        }
         for index in 0..level.nodes.len() {
             self.attributes(&mut level, index);
         }
@@ -172,14 +175,8 @@ impl Draw {
                 continue;
             }
             let name = level.nodes[at].name.clone();
-            let mut forks = tails.len() == 1 && header.is_none_or(|header| tails[0] != header);
             for tail in std::mem::take(&mut tails) {
-                let when = self.condition(25);
-                match level.nodes[tail].next.last_mut().filter(|case| forks && case.max.is_none() && case.when.is_none()) {
-                    Some(case) => case.to.push(name.clone()),
-                    None => level.nodes[tail].next.push(Case { when, to: vec![name.clone()], max: None, fails: false }),
-                }
-                forks = false;
+                self.connect(&mut level.nodes[tail], &name);
             }
             let room = to - at;
             if self.chance(26) {
@@ -194,12 +191,43 @@ impl Draw {
             } else {
                 tails.push(at);
                 at += 1;
-                if at + 1 < to && self.chance(20) {
+                if at + 1 < to && self.chance(35) {
                     // A second way: this node is passed by.
                     tails.extend(tails.first().copied().filter(|tail| *tail + 1 == at));
                     tails.dedup();
                 }
             }
+        }
+    }
+
+    /// One more edge onwards: a case of its own, or beside another target of the last one.
+    fn connect(&mut self, node: &mut NodeSpec, name: &str) {
+        let when = self.condition(25);
+        let forks = self.chance(50);
+        match node.next.last_mut().filter(|case| case.max.is_none()) {
+            Some(case) if forks => return case.to.push(name.to_owned()),
+            Some(case) if case.when.is_none() => case.when = Some(Vec::new()),
+            _ => {}
+        }
+        node.next.push(Case { when, to: vec![name.to_owned()], max: None, fails: false });
+    }
+
+    /// A node that hangs on a loop by mentions, and may leave it.
+    fn hang(&mut self, level: &mut Level) {
+        let Ok(flow) = flow::analyse(level) else { return };
+        let Some(a_loop) = self.pick(&flow.loops).cloned() else { return };
+        let header = level.nodes[a_loop.header].name.clone();
+        let free = |index: &usize| flow.edges_in[*index].is_empty() && level.nodes[*index].next.is_empty();
+        let free: Vec<usize> = (a_loop.header + 1..level.nodes.len()).filter(free).collect();
+        let leads_back = |node: &usize| flow::targets(&level.nodes[*node]).any(|target| *target == header);
+        let Some(tail) = a_loop.body.iter().copied().find(leads_back) else { return };
+        let Some(index) = self.pick(&free).copied().filter(|index| *index != tail) else { return };
+        let name = level.nodes[index].name.clone();
+        level.nodes[index].reads.push(Read::Plain(header));
+        level.nodes[tail].reads.push(Read::Default(name));
+        let onwards: Vec<String> = level.nodes[index + 1..].iter().map(|node| node.name.clone()).collect();
+        if let Some(target) = self.pick(&onwards).cloned().filter(|_| self.random.below(3) > 0) {
+            level.nodes[index].next.push(Case { when: Some(Vec::new()), to: vec![target], max: None, fails: false });
         }
     }
 
@@ -244,7 +272,7 @@ impl Draw {
         }
         if self.chance(16) {
             let item = if self.chance(60) { "item".to_owned() } else { format!("x_{}", node.name) };
-            node.each = Some(Each { reads: Vec::new(), item, sequential: self.chance(30) });
+            node.each = Some(Each { reads: Vec::new(), item, sequential: self.chance(35) });
         }
         node.samples = self.chance(8).then(|| self.counted(3));
         if node.each.is_some() || node.samples.is_some() {
@@ -254,7 +282,8 @@ impl Draw {
                 _ => {}
             }
             let sequential = node.each.as_ref().is_some_and(|each| each.sequential);
-            node.max_parallel = (!sequential && self.chance(25)).then(|| self.counted(3));
+            let bounded = if node.stop.is_some() { 70 } else { 25 };
+            node.max_parallel = (!sequential && self.chance(bounded)).then(|| self.counted(3));
             node.on_item_error = match self.random.below(7) {
                 _ if node.quorum.is_some() => Policy::Fail,
                 0 | 1 => Policy::Drop,
@@ -299,7 +328,7 @@ impl Draw {
         let is_outer = outer.is_some();
         name = outer.unwrap_or(name);
         let routed = level.nodes.iter().any(|node| flow::targets(node).any(|target| *target == name));
-        if !is_outer && self.chance(14) {
+        if !is_outer && self.chance(if self.flavour.races { 40 } else { 14 }) {
             let optional = self.chance(if routed { 65 } else { 30 });
             let node = &mut level.nodes[reader];
             if node.needs.iter().all(|need| need.name != name) {
@@ -408,12 +437,13 @@ impl Draw {
         } else {
             flow.edges_in[index].len()
         };
-        if counted == 0 || !self.chance(if counted > 1 { 50 } else { 8 }) {
+        let likely = if self.flavour.races { 90 } else { 50 };
+        if counted == 0 || !self.chance(if counted > 1 { likely } else { 8 }) {
             return;
         }
         level.nodes[index].join = Some(match self.random.below(4) {
+            _ if self.flavour.races => Join::First,
             0 => Join::All,
-            1 if self.flavour.races => Join::First,
             1 | 2 => Join::Any,
             _ => Join::Quorum(1 + self.random.below(counted as u64) as u32),
         });
