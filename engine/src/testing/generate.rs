@@ -175,8 +175,9 @@ impl Draw {
                 continue;
             }
             let name = level.nodes[at].name.clone();
-            for tail in std::mem::take(&mut tails) {
-                self.connect(&mut level.nodes[tail], &name);
+            let before = std::mem::take(&mut tails);
+            for tail in &before {
+                self.connect(&mut level.nodes[*tail], &name);
             }
             let room = to - at;
             if self.chance(26) {
@@ -191,10 +192,9 @@ impl Draw {
             } else {
                 tails.push(at);
                 at += 1;
-                if at + 1 < to && self.chance(35) {
-                    // A second way: this node is passed by.
-                    tails.extend(tails.first().copied().filter(|tail| *tail + 1 == at));
-                    tails.dedup();
+                if at < to && self.chance(40) {
+                    // A second way: this node is passed by, or runs beside the next one.
+                    tails.extend(before);
                 }
             }
         }
@@ -272,7 +272,8 @@ impl Draw {
         }
         if self.chance(16) {
             let item = if self.chance(60) { "item".to_owned() } else { format!("x_{}", node.name) };
-            node.each = Some(Each { reads: Vec::new(), item, sequential: self.chance(35) });
+            let index = if self.chance(60) { "index".to_owned() } else { format!("i_{}", node.name) };
+            node.each = Some(Each { reads: Vec::new(), item, index, sequential: self.chance(35) });
         }
         node.samples = self.chance(8).then(|| self.counted(3));
         if node.each.is_some() || node.samples.is_some() {
@@ -285,7 +286,7 @@ impl Draw {
             let bounded = if node.stop.is_some() { 70 } else { 25 };
             node.max_parallel = (!sequential && self.chance(bounded)).then(|| self.counted(3));
             node.on_item_error = match self.random.below(7) {
-                _ if node.quorum.is_some() => Policy::Fail,
+                _ if node.quorum.is_some() || (node.stop.is_some() && self.chance(40)) => Policy::Fail,
                 0 | 1 => Policy::Drop,
                 2 | 3 => Policy::Skip,
                 4 => Policy::Value,
@@ -311,6 +312,7 @@ impl Draw {
             node.retry = Some((self.random.below(3) as u32, 1 + self.random.below(50)));
         }
         node.shaped = self.chance(20);
+        node.timeout = self.chance(25);
         level.nodes[index] = node;
     }
 
@@ -369,17 +371,18 @@ impl Draw {
 
     fn kind(&mut self, level: &mut Level, index: usize, around: &Around) {
         let deep = around.depth >= 2;
-        let mut kind = match self.random.below(100) {
-            0..50 => Kind::Leaf,
+        let folds = level.nodes[index].each.as_ref().is_some_and(|each| each.sequential);
+        let mut kind = match self.random.below(if folds { 85 } else { 100 }) {
+            0..50 if !folds => Kind::Leaf,
             50..65 => Kind::Set,
-            65..85 if !deep => self.group(level, index, around),
+            65..85 | 0..50 if !deep && level.nodes[index].samples.is_none() => self.group(level, index, around),
             85..90 if !self.inputs.is_empty() && self.closed != Closed::Drawn => {
                 let inner = self.closed == Closed::Called;
                 let workflow = self.random.below(self.inputs.len() as u64) as usize;
                 Kind::Call { workflow, max_depth: inner.then(|| 1 + self.random.below(3) as u32) }
             }
             90..94 if self.drawn > 0 && self.closed != Closed::Drawn => Kind::Expand,
-            94.. if self.flavour.people => Kind::Human,
+            94.. if self.flavour.people => Kind::Human { default: self.chance(40) },
             _ => Kind::Leaf,
         };
         let node = &mut level.nodes[index];
@@ -388,7 +391,12 @@ impl Draw {
         }
         if !matches!(kind, Kind::Leaf) {
             node.retry = None;
-            node.shaped = false;
+        }
+        if !matches!(kind, Kind::Leaf | Kind::Human { .. }) {
+            (node.shaped, node.timeout) = (false, false);
+        }
+        if let Kind::Human { default } = &mut kind {
+            *default &= node.timeout;
         }
         node.kind = kind;
         if !self.reads_itself(node) {
@@ -408,8 +416,8 @@ impl Draw {
         }
     }
 
-    fn group(&mut self, level: &Level, index: usize, around: &Around) -> Kind {
-        let node = &level.nodes[index];
+    fn group(&mut self, level: &mut Level, index: usize, around: &Around) -> Kind {
+        let node = level.nodes[index].clone();
         let before = level.nodes[..index].iter().map(|node| node.name.clone());
         let mut inner = Around {
             depth: around.depth + 1,
@@ -418,7 +426,7 @@ impl Draw {
             given: around.given.clone(),
             repeats: node.repeat.is_some() || node.each.as_ref().is_some_and(|each| each.sequential),
         };
-        inner.given.extend(node.each.as_ref().map(|each| each.item.clone()));
+        inner.given.extend(node.each.iter().flat_map(|each| [each.item.clone(), each.index.clone()]));
         let in_loop = flow::analyse(level).is_ok_and(|flow| flow.innermost(index).is_some());
         if inner.repeats || in_loop {
             inner.given.push("iteration".into());
@@ -427,7 +435,15 @@ impl Draw {
             }
         }
         inner.given.dedup();
-        Kind::Group(self.level(&inner))
+        let body = self.level(&inner);
+        let names: Vec<String> = body.nodes.iter().map(|node| node.name.clone()).collect();
+        if self.chance(50)
+            && let Some(reads) = level.nodes[index].repeat.as_mut().and_then(|repeat| repeat.until.as_mut())
+            && let Some(name) = self.pick(&names).cloned()
+        {
+            reads.push(Read::Default(name));
+        }
+        Kind::Group(body)
     }
 
     fn join(&mut self, level: &mut Level, index: usize) {
@@ -456,6 +472,12 @@ impl Draw {
             return;
         }
         let node = &mut level.nodes[index];
+        if self.chance(15)
+            && let Some(name) = self.pick(&around.given).cloned()
+        {
+            let fields = node.when.as_mut().into_iter().chain(node.next.iter_mut().filter_map(|case| case.when.as_mut()));
+            fields.for_each(|field| field.push(Read::Given(name.clone())));
+        }
         let mut names = around.given.clone();
         let sequential = node.each.as_ref().is_some_and(|each| each.sequential);
         if in_loop || sequential || node.repeat.is_some() {
@@ -464,7 +486,7 @@ impl Draw {
                 names.push("pass".into());
             }
         }
-        names.extend(node.each.as_ref().map(|each| each.item.clone()));
+        names.extend(node.each.iter().flat_map(|each| [each.item.clone(), each.index.clone()]));
         if self.chance(40)
             && let Some(name) = self.pick(&names).cloned()
             && !node.reads.contains(&Read::Given(name.clone()))
