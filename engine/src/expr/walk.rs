@@ -42,6 +42,12 @@ pub(super) fn expression(text: &str) -> Result<Walked, ExprError> {
     walk.finish(rewritten)
 }
 
+/// How templates are written: lines that hold nothing but a statement leave no trace.
+pub(super) fn syntax() -> SyntaxConfig {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+    syntax.expect("BUG: the default delimiters")
+}
+
 pub(super) fn template(text: &str) -> Result<Walked, ExprError> {
     let mut statements = 0;
     for (start, open) in text.match_indices(['{']).filter(|(at, _)| text[at + 1..].starts_with(['{', '%'])) {
@@ -57,9 +63,7 @@ pub(super) fn template(text: &str) -> Result<Walked, ExprError> {
         let message = format!("{statements} statements in one template; {STATEMENTS_MAX} is the most");
         return Err(ExprError::new(message, 0..0).help("split it over several nodes"));
     }
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
-    let syntax = syntax.map_err(|error| syntax_error(&error, text))?;
-    let parsed = parse(text, "text", syntax).map_err(|error| syntax_error(&error, text))?;
+    let parsed = parse(text, "text", syntax()).map_err(|error| syntax_error(&error, text))?;
     let mut walk = Walk { text, bound: Vec::new(), names: Vec::new(), problem: None, depth: 0 };
     let rewritten = walk.stmt(&parsed);
     walk.finish(rewritten)

@@ -3,10 +3,13 @@
 //! A *world* is a set of pure functions of a step's path: whether its guard holds, how many items it has, what its attempts
 //! come to. The scheduler is driven through such a world in many orders (`drive.rs`); the oracle (`oracle.rs`) walks the same
 //! graph recursively, without events, queues or frames. Both note what each step saw.
+//!
+//! `readers.rs` has nothing to do with that: it says what the readers of texts promise, for property tests and fuzz targets.
 
 pub mod drive;
 pub mod generate;
 pub mod oracle;
+pub mod readers;
 pub mod world;
 
 /// A small random generator (splitmix64): the same seed gives the same numbers everywhere.
