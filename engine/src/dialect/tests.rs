@@ -81,6 +81,15 @@ fn repairs_are_made_and_recorded() {
 }
 
 #[test]
+fn only_digits_of_formulas_are_numbers() {
+    let long = "7".repeat(5_000);
+    for ask in ["𑛀", "٣ euros", "3٣%", &long] {
+        let (mended, repairs) = repaired(json!([{"id": "a", "ask": ask, "type": "calc"}]));
+        assert_eq!((mended[0].kind, mended[0].ask.as_str(), repairs.len()), (StepType::Number, ask, 1), "{repairs:?}");
+    }
+}
+
+#[test]
 fn a_stated_result_is_dropped_unless_it_is_a_question() {
     let (steps, repairs) = repaired(json!([
         {"id": "eggs", "ask": "6 * 8 = 48", "type": "calc"},

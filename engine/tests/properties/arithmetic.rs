@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// A formula.
 #[derive(Clone, Debug)]
-pub enum Arithmetic {
+pub(super) enum Arithmetic {
     Number(i64),
     Negative(Box<Arithmetic>),
     Binary(char, Box<Arithmetic>, Box<Arithmetic>),
@@ -16,7 +16,7 @@ pub enum Arithmetic {
     Choice(char, Box<[Arithmetic; 4]>),
 }
 
-pub fn arithmetic() -> impl Strategy<Value = Arithmetic> {
+pub(super) fn arithmetic() -> impl Strategy<Value = Arithmetic> {
     use Arithmetic::*;
     let leaf = (0..60i64).prop_map(Number);
     leaf.prop_recursive(4, 24, 4, |inner| {
@@ -36,7 +36,7 @@ type Fraction = (i128, i128);
 
 impl Arithmetic {
     /// Computes it both ways.
-    pub fn check(&self) {
+    pub(super) fn check(&self) {
         let (text, names) = self.text();
         let formula = Formula::parse(&text).unwrap_or_else(|error| panic!("`{text}`: {error}"));
         let found = formula.eval(|name| names.get(name).cloned());

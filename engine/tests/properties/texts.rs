@@ -11,7 +11,7 @@ fn root() -> PathBuf {
 }
 
 /// The texts in some folders, in the order of their names.
-pub fn seeds(folders: &[&str], ending: &str) -> Vec<String> {
+pub(super) fn seeds(folders: &[&str], ending: &str) -> Vec<String> {
     let mut texts = Vec::new();
     for folder in folders {
         let entries = fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
@@ -86,7 +86,7 @@ impl Edit {
 }
 
 /// A seed with up to six edits, or now and then any text at all.
-pub fn texts(seeds: Vec<String>, words: &'static [&'static str]) -> impl Strategy<Value = String> {
+pub(super) fn texts(seeds: Vec<String>, words: &'static [&'static str]) -> impl Strategy<Value = String> {
     let edited = (any::<Index>(), prop::collection::vec(edit(words), 0..6)).prop_map(move |(seed, edits)| {
         let mut text = seeds[seed.index(seeds.len())].clone();
         edits.iter().for_each(|edit| edit.apply(&mut text, &seeds));
@@ -96,7 +96,7 @@ pub fn texts(seeds: Vec<String>, words: &'static [&'static str]) -> impl Strateg
     prop_oneof![8 => edited, 1 => soup, 1 => any::<String>()]
 }
 
-pub const FILE_WORDS: &[&str] = &[
+pub(super) const FILE_WORDS: &[&str] = &[
     "flowrun: 1\n", "nodes:\n", "  a:\n", "inputs: ", "output: ", "{", "}", "[", "]", ": ", "- ", "? ", "\n", "\t",
     "  ", "# ", "'", "\"", "|\n", ">-\n", "&x ", "*x", "<<: ", "!!str ", "!t ", "---\n", "...\n", "%YAML 1.2\n",
     "\r\n", "\u{feff}", "\u{85}", "\u{2028}", "é", "日本", "\\", "{{ ", " }}", "{% if a %}", "{a}", "~", "null",
@@ -105,7 +105,7 @@ pub const FILE_WORDS: &[&str] = &[
     "on_error: ", "samples: ", "limits: ", "models: ", "= ", "99999999999999999999",
 ];
 
-pub const EXPRESSION_WORDS: &[&str] = &[
+pub(super) const EXPRESSION_WORDS: &[&str] = &[
     "a",
     "b",
     "c",
@@ -233,14 +233,14 @@ pub const EXPRESSION_WORDS: &[&str] = &[
     "\u{0}",
 ];
 
-pub const PLAN_WORDS: &[&str] = &[
+pub(super) const PLAN_WORDS: &[&str] = &[
     "{", "}", "[", "]", ",", ":", "\"", "\"id\": ", "\"ask\": ", "\"type\": ", "\"each\": ", "\"if\": ",
     "\"unless\": ", "\"needs\": ", "\"steps\": ", "\"question\": ", "\"text\"", "\"number\"", "\"yesno\"", "\"list\"",
     "\"calc\"", "\"answer\"", "\"item\"", "null", "1", "1e999", "-0.0", "true", "{{ a }}", "{a}", "{item}", "{known}",
     "\\u0000", "\\ud800", "\\n", " = 48", " * 3", "%", " if a > 1 else 2", "```json\n", "```",
 ];
 
-pub const LOG_WORDS: &[&str] = &[
+pub(super) const LOG_WORDS: &[&str] = &[
     "{\"v\":1,",
     "}",
     "{",

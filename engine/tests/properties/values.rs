@@ -7,7 +7,7 @@ use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
 /// JSON of any shape.
-pub fn values() -> impl Strategy<Value = Value> {
+pub(super) fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -28,13 +28,13 @@ pub fn values() -> impl Strategy<Value = Value> {
 }
 
 /// Names with random values; or none, for the names that there always are.
-pub fn scopes() -> impl Strategy<Value = Option<serde_json::Map<String, Value>>> {
+pub(super) fn scopes() -> impl Strategy<Value = Option<serde_json::Map<String, Value>>> {
     let map = prop::collection::btree_map("[a-j]", values(), 0..8).prop_map(|map| map.into_iter().collect());
     prop::option::of(map)
 }
 
 /// Plans with the keys that plans have.
-pub fn plans() -> impl Strategy<Value = Value> {
+pub(super) fn plans() -> impl Strategy<Value = Value> {
     let id = || select(&["a", "b", "c", "d", "answer", "item", "known", "a_2", "question", "the_capital"][..]);
     let ask = prop_oneof![
         select(
@@ -71,7 +71,7 @@ pub fn plans() -> impl Strategy<Value = Value> {
 }
 
 /// Definitions as a program would build them; a node reads the ones before it.
-pub fn definitions() -> impl Strategy<Value = WorkflowDef> {
+pub(super) fn definitions() -> impl Strategy<Value = WorkflowDef> {
     let text = || {
         select(
             &[
