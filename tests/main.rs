@@ -9,6 +9,7 @@ mod docs;
 mod embedding;
 mod examples;
 mod graphs;
+mod hostile;
 mod http;
 mod model;
 mod records;

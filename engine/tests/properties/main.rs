@@ -2,8 +2,8 @@
 //!
 //! What must hold is said in `engine/src/testing/readers.rs`, which the fuzz targets share. Here are the texts: seeds (the corpus of
 //! the fuzz targets, the library, the examples and the refused files of `tests/diagnostics`) with random edits, and values that
-//! are built. Each test goes on for `FLOWRUN_PROPERTY_SECONDS` (2 if not set), in batches whose seeds count up from 0, so that
-//! the same code sees the same texts; `FLOWRUN_PROPERTY_SEED` runs a single batch. A failure prints its smallest text and its seed.
+//! are built. Each test goes on for `FLOWRUN_PROPERTY_SECONDS` (2 if not set), in batches whose seeds count up from
+//! `FLOWRUN_PROPERTY_SEED` (0), so that the same code sees the same texts. A failure prints its smallest text and its seed.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures and the seed of a failure are for people")]
 #![allow(clippy::disallowed_methods, reason = "how long to go on; no verdict depends on it")]
@@ -50,10 +50,10 @@ fn hold<S: Strategy>(name: &str, cases: &S, property: impl Fn(S::Value)) {
         }));
     });
     let limit = Duration::from_secs(number("FLOWRUN_PROPERTY_SECONDS").unwrap_or(2));
-    let only = number("FLOWRUN_PROPERTY_SEED");
+    let first = number("FLOWRUN_PROPERTY_SEED").unwrap_or(0);
     let started = Instant::now();
     let mut run = 0;
-    for seed in only.unwrap_or(0).. {
+    for seed in first.. {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let config = Config { cases: BATCH, failure_persistence: None, max_shrink_iters: 5_000, ..Config::default() };
@@ -68,7 +68,7 @@ fn hold<S: Strategy>(name: &str, cases: &S, property: impl Fn(S::Value)) {
             panic!("{name}: {failure}\nFLOWRUN_PROPERTY_SEED={seed} shows it again");
         }
         run += BATCH;
-        if only.is_some() || started.elapsed() >= limit {
+        if started.elapsed() >= limit {
             break;
         }
     }
