@@ -1,7 +1,6 @@
 //! Plans of models: what is read, mended, lowered and refused.
 
 use super::*;
-use proptest::prelude::*;
 
 fn steps(value: Value) -> Vec<PlanStep> {
     parse_reply(&value).expect("a readable plan")
@@ -157,28 +156,4 @@ fn lowering_keeps_texts_literal() {
     let unknown =
         Plan { question: "q".into(), steps: steps(json!([{"id": "a", "ask": "Is {nothing} there?", "type": "text"}])) };
     assert_eq!(unknown.lower(&[]).unwrap_err()[0].path, "steps[0].ask");
-}
-
-fn any_step() -> impl Strategy<Value = Value> {
-    let id = prop_oneof!["[abc]", Just("answer".to_owned()), Just("item".to_owned())];
-    let ask = "[abc{}? 0-9+*%,.>=-]{0,20}|\\{[abcd]\\}|if [ab] > 1 then 2 else 3";
-    let kind = prop::sample::select(vec!["text", "number", "yesno", "list", "calc"]);
-    (id, ask, kind, prop::option::of("[abcd]"), prop::option::of("[abcd]"), prop::option::of("[abcd]")).prop_map(
-        |(id, ask, kind, each, only_if, unless)| json!({"id": id, "ask": ask, "type": kind, "each": each, "if": only_if, "unless": unless}),
-    )
-}
-
-proptest! {
-    #[test]
-    fn repair_ends_is_idempotent_and_lowering_never_panics(plan in prop::collection::vec(any_step(), 1..8)) {
-        if let Ok(steps) = parse_reply(&Value::Array(plan)) {
-            let (steps, _) = repair(steps, "a b", &[]);
-            let (again, more) = repair(steps.clone(), "a b", &[]);
-            prop_assert_eq!(&again, &steps);
-            prop_assert_eq!(more, vec![]);
-            let mut plan = Plan { question: "a b".into(), steps };
-            plan.append_answer();
-            let _ = plan.lower(&[]);
-        }
-    }
 }

@@ -15,11 +15,11 @@ pub(super) fn seeds(folders: &[&str], ending: &str) -> Vec<String> {
     let mut texts = Vec::new();
     for folder in folders {
         let entries = fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.retain(|path| path.to_string_lossy().ends_with(ending));
         paths.sort();
         let before = texts.len();
-        texts.extend(paths.iter().map(|path| fs::read_to_string(path).unwrap()));
+        texts.extend(paths.iter().map(|path| fs::read_to_string(path).expect("a seed is a text")));
         assert!(texts.len() > before, "no seeds in {folder}");
     }
     texts
