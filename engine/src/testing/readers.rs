@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::calc::Formula;
 use crate::check::{NoLibrary, PlanChecker, builtin_kinds, check, check_text};
-use crate::definition::{FieldFormat, KindSpec, WorkflowDef};
+use crate::definition::{FieldFormat, InputDef, KindSpec, LimitsDef, NodeDef, WorkflowDef};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::dialect::{self, Plan, StepType};
 use crate::event::Logged;
@@ -86,7 +86,7 @@ fn within(range: &Range<usize>, text: &str) {
 /// A definition that may come from anywhere: if it checks, its file reads as the same definition. Whether it checks.
 pub fn definition(definition: &WorkflowDef) -> bool {
     let Ok(checked) = check(definition.clone(), None, &kinds(), &NoLibrary) else { return false };
-    if !has_plain_defaults(definition) {
+    if is_lost_in_writing(definition) {
         return true;
     }
     let file = definition.to_yaml();
@@ -97,10 +97,23 @@ pub fn definition(definition: &WorkflowDef) -> bool {
     true
 }
 
-/// Whether the defaults of its inputs are written so that they read the same; control characters are not yet.
-fn has_plain_defaults(definition: &WorkflowDef) -> bool {
-    let plain = |value: &Value| !value.to_string().contains(|c: char| c.is_control());
-    definition.inputs.values().all(|input| input.default.as_ref().is_none_or(plain))
+/// What the writer is known to lose: inputs whose type or default the short form cannot say, `limits: {}`, times below 1 ms.
+fn is_lost_in_writing(definition: &WorkflowDef) -> bool {
+    let input = |input: &InputDef| {
+        let written = input.schema.describe();
+        let default = input.default.as_ref().map(ToString::to_string).unwrap_or_default();
+        written.contains('=') || written.parse().as_ref() != Ok(&input.schema) || default.contains(char::is_control)
+    };
+    fn has_lost(node: &NodeDef) -> bool {
+        let vanishes = |limits: &LimitsDef| *limits == LimitsDef::default();
+        let backoff = node.retry.as_ref().and_then(|retry| retry.backoff_ms);
+        node.limits.as_ref().is_some_and(vanishes)
+            || [node.timeout_ms, backoff].contains(&Some(0))
+            || node.nodes.values().any(has_lost)
+    }
+    definition.inputs.values().any(input)
+        || definition.models.values().any(|model| model.timeout_ms == Some(0))
+        || definition.nodes.values().any(has_lost)
 }
 
 /// Values by name.

@@ -102,7 +102,9 @@ pub(super) const FILE_WORDS: &[&str] = &[
     "\r\n", "\u{feff}", "\u{85}", "\u{2028}", "é", "日本", "\\", "{{ ", " }}", "{% if a %}", "{a}", "~", "null",
     "true", "0x1f", "1e999", "-0", ".inf", "1_000", "2024-01-01", "for_each: ", "kind: ", "prompt: ", "calc: ",
     "value: ", "workflow: ", "graph: ", "needs: [a, 'b?']\n", "when: ", "schema: ", "json_schema: ", "retry: ",
-    "on_error: ", "samples: ", "limits: ", "models: ", "= ", "99999999999999999999",
+    "on_error: ", "samples: ", "limits: ", "models: ", "= ", "99999999999999999999", "repeat: ", "next: ",
+    "stop_when: ", "sequential: true\n", "index: ", "quorum: ", "join: first\n", "{to: a}", "last.a", "past.a",
+    "limits: {}\n", "0.5ms", "on_limit: ", "max: 3",
 ];
 
 pub(super) const EXPRESSION_WORDS: &[&str] = &[
