@@ -266,7 +266,7 @@ impl Walk<'_> {
         match expr {
             Expr::Var(name) => self.name(name.id, Vec::new(), false, expr.span()),
             Expr::GetAttr(_) => self.attribute(expr),
-            Expr::Const(constant) => rewrite::constant(&constant.value),
+            Expr::Const(constant) => self.constant(&constant.value, expr.span()),
             Expr::Slice(s) => {
                 let (of, from, to, step) =
                     (self.expr(&s.expr), self.optional(&s.start), self.optional(&s.stop), self.optional(&s.step));
@@ -328,6 +328,15 @@ impl Walk<'_> {
                 format!("{{{}}}", pairs.join(", "))
             }
         }
+    }
+
+    fn constant(&mut self, value: &minijinja::Value, span: Span) -> String {
+        // Digits beyond every float are read as infinity, which has no text to be read again from.
+        if value.is_number() && f64::try_from(value.clone()).is_ok_and(f64::is_infinite) {
+            let range = self.range(span);
+            self.refuse(ExprError::new("the number is too large", range).help("`calc` takes numbers of any size"));
+        }
+        rewrite::constant(value)
     }
 
     /// A chain such as `a + b + c` leans to the left: it is walked in a loop, so that its length costs no depth.
