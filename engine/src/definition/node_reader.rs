@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::keys::{ALLOW, RETRY, is_attribute, later};
 use super::reader::Reader;
-use super::{AllowDef, Need, NodeDef, RetryDef};
+use super::{AllowDef, LimitsDef, Need, NodeDef, RetryDef};
 use crate::diagnostic::{codes, did_you_mean};
 use crate::schema::Schema;
 use crate::source::Part;
@@ -179,7 +179,7 @@ impl Reader<'_> {
             }
             "output" => node.output = Some(value),
             "nodes" => node.nodes = self.nodes(value, depth + 1),
-            "limits" => node.limits = Some(self.limits(value)),
+            "limits" => node.limits = Some(self.limits(value)).filter(|limits| *limits != LimitsDef::default()),
             "allow" => node.allow = Some(self.allow(value)),
             key => match later(key) {
                 Some(what) => self.not_yet(what),
