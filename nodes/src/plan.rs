@@ -68,15 +68,16 @@ impl Node for Plan {
             .field("repair", FieldFormat::Count, "most further drafts; 2 if not written")
             .field("fallback", FieldFormat::Literal, "the plan when none checks: `{steps: […]}`")
             .field("max_steps", FieldFormat::Count, "most steps that are asked for; 12 if not written")
-            .field("dialect", FieldFormat::Text, "`graph`")
+            .field("dialect", FieldFormat::Text, "`graph`, or `flowchart`: with loops")
     }
 
     async fn run(&self, context: &NodeContext, input: Input) -> Result<Output, NodeError> {
         let request = Request::new(context, &input);
         let mut conversation = Conversation::begin(&self.models, context, &input)?;
-        conversation.schema = Some(plan_schema(request.steps_max));
+        let dialect = request.rules.dialect;
+        conversation.schema = Some(plan_schema(dialect, request.steps_max, request.rules.iterations_max));
         conversation.say(Role::System, request.system.clone());
-        for (question, plan) in worked_examples() {
+        for (question, plan) in worked_examples(dialect) {
             conversation.say(Role::User, question);
             conversation.say(Role::Assistant, plan.to_string());
         }
@@ -144,7 +145,8 @@ impl<'a> Request<'a> {
         });
         let keys: Vec<String> =
             with.into_iter().flatten().map(|(key, _)| key.clone()).filter(|key| key != "question").collect();
-        let mut system = planning_rules().to_owned();
+        let rules = input.rules.clone().unwrap_or_else(|| Arc::new(ExpansionRules::new(50)));
+        let mut system = planning_rules(rules.dialect).to_owned();
         if !keys.is_empty() {
             system.push_str(&format!(
                 "\n- These names are known already and can be written in braces: {}.",
@@ -161,7 +163,7 @@ impl<'a> Request<'a> {
             prompt,
             system,
             keys,
-            rules: input.rules.clone().unwrap_or_else(|| Arc::new(ExpansionRules::new(50))),
+            rules,
             combine: field("combine").and_then(Value::as_bool).unwrap_or(true),
             turns: number("repair", u64::from(REPAIR_TURNS)),
             steps_max: number("max_steps", STEPS_MAX).clamp(1, 1_000) as u32,
@@ -176,7 +178,7 @@ impl<'a> Request<'a> {
 
     fn check(&self, value: &Value) -> Result<Draft, String> {
         let steps = parse_reply(value).map_err(|problems| lines(&problems))?;
-        let (steps, repairs) = dialect::repair(steps, &self.question, &self.keys);
+        let (steps, repairs) = dialect::repair(steps, &self.question, &self.keys, self.rules.iterations_max);
         let mut plan = dialect::Plan { question: self.question.clone(), steps };
         if plan.steps.is_empty() && !repairs.is_empty() {
             return Err("the plan only repeats the question".to_owned());

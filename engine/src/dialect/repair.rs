@@ -10,7 +10,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{ANSWER, PlanStep, StepType, formula};
+use super::repair_loop::{bad_again, bad_max, bad_until, under_each};
+use super::{ANSWER, PlanStep, StepType, formula, is_truth};
 use crate::calc::Formula;
 use crate::definition::RESERVED;
 use crate::diagnostic::did_you_mean;
@@ -31,14 +32,20 @@ impl fmt::Display for Repair {
     }
 }
 
-/// Repairs a plan. `keys` are the names beside `question` that its texts may mention.
-pub fn repair(mut steps: Vec<PlanStep>, question: &str, keys: &[String]) -> (Vec<PlanStep>, Vec<Repair>) {
+/// Repairs a plan. `keys` are the names beside `question` that its texts may mention, `iterations_max` bounds each loop. Of a block
+/// of steps only the bound is repaired.
+pub fn repair(
+    mut steps: Vec<PlanStep>,
+    question: &str,
+    keys: &[String],
+    iterations_max: u32,
+) -> (Vec<PlanStep>, Vec<Repair>) {
     type Rule = fn(&mut Vec<PlanStep>, &Context) -> Option<Repair>;
-    let rules: [Rule; 13] = [
-        repeated_question, taken_id, doubled_id, equal_asks, bad_guard, bad_each, missing_item, stray_item,
-        misspelt_slot, literal_number, bad_formula, stated_result, mentioned_word,
+    let rules: [Rule; 17] = [
+        repeated_question, taken_id, doubled_id, equal_asks, bad_guard, under_each, bad_each, missing_item, stray_item,
+        misspelt_slot, literal_number, bad_formula, bad_again, bad_until, bad_max, stated_result, mentioned_word,
     ];
-    let context = Context { question: normal(question), keys };
+    let context = Context { question: normal(question), keys, iterations_max };
     let mut repairs = Vec::new();
     let bound = 20 * steps.len() + 100;
     while repairs.len() < bound
@@ -49,12 +56,13 @@ pub fn repair(mut steps: Vec<PlanStep>, question: &str, keys: &[String]) -> (Vec
     (steps, repairs)
 }
 
-struct Context<'a> {
+pub(super) struct Context<'a> {
     question: String,
     keys: &'a [String],
+    pub(super) iterations_max: u32,
 }
 
-fn done(step: &str, what: impl Into<String>) -> Option<Repair> {
+pub(super) fn done(step: &str, what: impl Into<String>) -> Option<Repair> {
     Some(Repair { step: step.to_owned(), what: what.into() })
 }
 
@@ -82,10 +90,20 @@ fn rename_references(steps: &mut [PlanStep], from: &str, to: &str) {
                 *need = need.replace(from, to);
             }
         }
+        rename_in_loop(step, from, to);
     }
 }
 
-fn replace_slot(ask: &str, from: &str, to: &str) -> String {
+/// The same in what a step does again.
+fn rename_in_loop(step: &mut PlanStep, from: &str, to: &str) {
+    if let Some(repeat) = &mut step.repeat {
+        repeat.again = replace_slot(&repeat.again, from, to);
+        repeat.until = repeat.until.as_ref().map(|until| replace_slot(until, from, to));
+        rename_references(&mut repeat.steps, from, to);
+    }
+}
+
+pub(super) fn replace_slot(ask: &str, from: &str, to: &str) -> String {
     let slotted = Slotted::parse(ask);
     let name = |name: &str| Ok(format!("{{{}}}", if name == from { to } else { name }));
     slotted.render(name).unwrap_or_else(|_| ask.to_owned())
@@ -93,7 +111,8 @@ fn replace_slot(ask: &str, from: &str, to: &str) -> String {
 
 /// The engine asks the question itself when all steps are answered.
 fn repeated_question(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
-    let at = steps.iter().position(|step| normal(&step.ask) == context.question)?;
+    let repeats = |step: &PlanStep| normal(&step.ask) == context.question && step.block().is_empty();
+    let at = steps.iter().position(repeats)?;
     let dropped = steps.remove(at);
     for step in steps.iter_mut() {
         step.ask = replace_slot(&step.ask, &dropped.id, "question");
@@ -113,6 +132,7 @@ fn taken_id(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
     if !is_key {
         rename_references(steps, &old, &new);
     }
+    rename_in_loop(&mut steps[at], &old, &new);
     steps[at].id.clone_from(&new);
     done(&old, format!("the id is taken; it is called `{new}` now"))
 }
@@ -121,13 +141,18 @@ fn doubled_id(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let at = (1..steps.len()).find(|at| steps[..*at].iter().any(|other| other.id == steps[*at].id))?;
     let old = steps[at].id.clone();
     let new = (2..).map(|n| format!("{old}_{n}")).find(|new| position(steps, new).is_none())?;
+    rename_in_loop(&mut steps[at], &old, &new);
     steps[at].id.clone_from(&new);
     done(&old, format!("the id is used twice; the second is called `{new}` now"))
 }
 
 fn equal_asks(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let same = |a: &PlanStep, b: &PlanStep| {
-        normal(&a.ask) == normal(&b.ask) && a.kind == b.kind && a.each == b.each && a.guard() == b.guard()
+        normal(&a.ask) == normal(&b.ask)
+            && a.kind == b.kind
+            && a.each == b.each
+            && a.guard() == b.guard()
+            && a.repeat == b.repeat
     };
     let (at, first) = (1..steps.len())
         .find_map(|at| (0..at).find(|first| same(&steps[*first], &steps[at])).map(|first| (at, first)))?;
@@ -135,15 +160,6 @@ fn equal_asks(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let kept = steps[first].id.clone();
     rename_references(steps, &dropped.id, &kept);
     done(&dropped.id, format!("it asks the same as `{kept}` and was merged with it"))
-}
-
-/// Whether a step gives yes or no.
-fn is_truth(step: &PlanStep) -> bool {
-    match step.kind {
-        StepType::YesNo => step.each.is_none(),
-        StepType::Calc => Formula::parse(&step.ask).is_ok_and(|formula| formula.is_comparison()),
-        _ => false,
-    }
 }
 
 fn bad_guard(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
@@ -201,21 +217,26 @@ fn stray_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     done(&steps[at].id, format!("it mentions `{{item}}`; `each: {list}` was added"))
 }
 
-fn mentions(ask: &str, name: &str) -> bool {
+pub(super) fn mentions(ask: &str, name: &str) -> bool {
     Slotted::parse(ask).slots().iter().any(|(slot, _)| slot == name)
 }
 
 fn misspelt_slot(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
     let ids: Vec<String> = steps.iter().map(|step| step.id.clone()).collect();
     for step in steps.iter_mut() {
-        for (slot, _) in Slotted::parse(&step.ask).slots() {
-            let known =
-                ids.contains(slot) || context.keys.contains(slot) || ["question", "item"].contains(&slot.as_str());
-            let others = ids.iter().map(String::as_str).filter(|id| *id != step.id);
-            if !known && let Some(near) = did_you_mean(slot, others) {
-                let what = format!("`{{{slot}}}` names nothing; `{{{near}}}` was meant");
-                step.ask = replace_slot(&step.ask, slot, near);
-                return done(&step.id, what);
+        let repeat = step.repeat.as_ref();
+        let looped = repeat.map(|repeat| format!("{} {}", repeat.again, repeat.until.as_deref().unwrap_or_default()));
+        for (text, in_loop) in [(Some(step.ask.clone()), false), (looped, true)] {
+            for (slot, _) in Slotted::parse(&text.unwrap_or_default()).slots() {
+                let known =
+                    ids.contains(slot) || context.keys.contains(slot) || ["question", "item"].contains(&slot.as_str());
+                let others = ids.iter().map(String::as_str).filter(|id| in_loop || *id != step.id);
+                if !known && let Some(near) = did_you_mean(slot, others) {
+                    let what = format!("`{{{slot}}}` names nothing; `{{{near}}}` was meant");
+                    step.ask = replace_slot(&step.ask, slot, near);
+                    rename_in_loop(step, slot, near);
+                    return done(&step.id, what);
+                }
             }
         }
     }
@@ -224,9 +245,11 @@ fn misspelt_slot(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair>
 
 fn literal_number(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let is_asked = |step: &&mut PlanStep| step.kind == StepType::Number && step.each.is_none();
-    let (step, number) =
-        steps.iter_mut().filter(is_asked).find_map(|step| formula::literal(&step.ask).map(|n| (step, n)))?;
-    step.kind = StepType::Calc;
+    let literal = |step: &PlanStep| formula::literal(&step.ask).filter(|n| step.repeat.is_none() || *n != step.ask);
+    let (step, number) = steps.iter_mut().filter(is_asked).find_map(|step| literal(step).map(|n| (step, n)))?;
+    if step.repeat.is_none() {
+        step.kind = StepType::Calc;
+    }
     step.ask.clone_from(&number);
     done(&step.id, format!("it asks nothing; it is the constant {number}"))
 }
@@ -266,7 +289,7 @@ fn stated_result(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
 fn mentioned_word(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     for at in 1..steps.len() {
         let step = &steps[at];
-        if step.kind == StepType::Calc {
+        if step.kind == StepType::Calc || step.repeat.is_some() {
             continue;
         }
         let words: Vec<&str> = step.ask.split(|c: char| !c.is_alphanumeric() && !"_{}".contains(c)).collect();

@@ -1,0 +1,122 @@
+//! Repairs of steps that repeat, among those of `repair.rs`.
+
+use super::repair::{Context, Repair, done, mentions, replace_slot};
+use super::{PlanStep, StepType, formula};
+use crate::calc::Formula;
+
+pub(super) fn under_each(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let step = steps.iter_mut().find(|step| step.repeat.is_some() && step.each.is_some())?;
+    let source = step.each.take().unwrap_or_default();
+    step.ask = replace_slot(&step.ask, "item", &source);
+    if let Some(repeat) = &mut step.repeat {
+        repeat.again = replace_slot(&repeat.again, "item", &source);
+        repeat.until = repeat.until.as_ref().map(|until| replace_slot(until, "item", &source));
+    }
+    done(&step.id, format!("a step that repeats is not asked for each element; `each: {source}` was dropped"))
+}
+
+/// What is done again makes the next value out of the current one: it mentions it, and under `calc` it is a formula.
+pub(super) fn bad_again(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let all: Vec<String> = steps.iter().map(|step| step.id.clone()).collect();
+    let ids: Vec<&str> = all.iter().map(String::as_str).collect();
+    for step in steps.iter_mut().filter(|step| step.block().is_empty()) {
+        let Some(repeat) = &mut step.repeat else { continue };
+        let own = format!("{{{}}}", step.id);
+        if repeat.again.trim().is_empty() {
+            step.repeat = None;
+            return done(&step.id, "`repeat` says nothing to do again and was dropped");
+        }
+        if step.kind == StepType::Calc {
+            let Some(next) = next_formula(&repeat.again, &step.ask, &step.id, &ids) else {
+                step.kind = StepType::Number;
+                return done(&step.id, "what is done again is no formula; it is asked as a number");
+            };
+            if next != repeat.again {
+                repeat.again.clone_from(&next);
+                return done(&step.id, format!("what is done again was read as `{next}`"));
+            }
+        } else if !mentions(&repeat.again, &step.id) {
+            repeat.again = format!("{} {own}", repeat.again.trim());
+            return done(&step.id, format!("what is done again does not mention the value; `{own}` was appended"));
+        }
+    }
+    None
+}
+
+/// The formula of the next value that a text most likely means: without what it is assigned to, with the value in it.
+fn next_formula(text: &str, first: &str, id: &str, ids: &[&str]) -> Option<String> {
+    let own = format!("{{{id}}}");
+    let whole = match text.split_once('=') {
+        Some((left, right)) if [id, own.as_str()].contains(&left.trim()) => right.trim(),
+        Some((left, _)) if !left.ends_with(['<', '>']) => left.trim(),
+        _ => text,
+    };
+    let whole = if whole.starts_with(['*', '/', '+', '-', '^', '×', '÷']) && !mentions(whole, id) {
+        format!("{own} {whole}")
+    } else {
+        whole.to_owned()
+    };
+    let next = if Formula::parse(&whole).is_ok() { whole } else { formula::read(&whole, ids)? };
+    let first = format!(" {} ", first.trim());
+    let spaced = format!(" {next} ");
+    // A formula of constants would give the same value for ever: most likely the first value stands for the current one.
+    if next.contains('{') || spaced.matches(&first).count() != 1 {
+        return Some(next);
+    }
+    Some(spaced.replacen(&first, &format!(" {own} "), 1).trim().to_owned())
+}
+
+/// `until` is a question about the value or, where it is computed, a comparison; else only `max` ends the loop.
+pub(super) fn bad_until(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
+    let all: Vec<String> = steps.iter().map(|step| step.id.clone()).collect();
+    let ids: Vec<&str> = all.iter().map(String::as_str).collect();
+    for step in steps.iter_mut().filter(|step| step.block().is_empty()) {
+        let Some(repeat) = &mut step.repeat else { continue };
+        let Some(until) = repeat.until.clone() else { continue };
+        let own = format!("{{{}}}", step.id);
+        let is_comparison = |text: &str| Formula::parse(text).is_ok_and(|formula| formula.is_comparison());
+        let is_number = [StepType::Calc, StepType::Number].contains(&step.kind);
+        if is_number && is_comparison(&until) && until.contains('{') {
+            continue;
+        }
+        let with_own =
+            if until.trim().starts_with(['<', '>', '=']) { format!("{own} {}", until.trim()) } else { until.clone() };
+        let read = if is_comparison(&with_own) { Some(with_own) } else { formula::read(&with_own, &ids) };
+        match read.filter(|text| is_number && is_comparison(text) && text.contains('{')) {
+            Some(read) if step.kind == StepType::Calc || until.trim().starts_with(['<', '>', '=']) => {
+                repeat.until = Some(read.clone());
+                return done(&step.id, format!("`until` was read as `{read}`"));
+            }
+            _ => {}
+        }
+        let is_mentioned = mentions(&until, &step.id);
+        if step.kind == StepType::Calc || (Formula::parse(&until).is_ok() && !is_mentioned) {
+            repeat.until = None;
+            let what = format!("`until: {}` compares nothing with the value and was dropped", until.trim());
+            return done(&step.id, what);
+        }
+        if !is_mentioned {
+            repeat.until = Some(format!("{} {own}", until.trim()));
+            return done(&step.id, format!("`until` does not mention the value; `{own}` was appended"));
+        }
+    }
+    None
+}
+
+/// No loop without a bound, and none beyond the limit.
+pub(super) fn bad_max(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
+    let most = context.iterations_max;
+    let step = steps
+        .iter_mut()
+        .find(|step| step.repeat.as_ref().is_some_and(|repeat| repeat.max.is_none_or(|max| max == 0 || max > most)))?;
+    let repeat = step.repeat.as_mut()?;
+    if repeat.max.is_none() && repeat.until.is_none() {
+        let was_block = !repeat.steps.is_empty();
+        if !was_block {
+            step.repeat = None;
+            return done(&step.id, "nothing says when `repeat` ends; it was dropped");
+        }
+    }
+    repeat.max = Some(most);
+    done(&step.id, format!("it repeats at most {most} times"))
+}
