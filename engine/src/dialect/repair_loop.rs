@@ -1,5 +1,7 @@
 //! Repairs of steps that repeat, among those of `repair.rs`.
 
+#![expect(clippy::ptr_arg, reason = "all rules are of one type")]
+
 use super::repair::{Context, Repair, done, mentions, replace_slot};
 use super::{PlanStep, StepType, formula};
 use crate::calc::Formula;
@@ -74,23 +76,23 @@ pub(super) fn bad_until(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair
         let Some(repeat) = &mut step.repeat else { continue };
         let Some(until) = repeat.until.clone() else { continue };
         let own = format!("{{{}}}", step.id);
-        let is_comparison = |text: &str| Formula::parse(text).is_ok_and(|formula| formula.is_comparison());
-        let is_number = [StepType::Calc, StepType::Number].contains(&step.kind);
-        if is_number && is_comparison(&until) && until.contains('{') {
+        let compares =
+            |text: &str| text.contains('{') && Formula::parse(text).is_ok_and(|formula| formula.is_comparison());
+        let is_calc = step.kind == StepType::Calc;
+        let is_number = is_calc || step.kind == StepType::Number;
+        if is_number && compares(&until) {
             continue;
         }
-        let with_own =
-            if until.trim().starts_with(['<', '>', '=']) { format!("{own} {}", until.trim()) } else { until.clone() };
-        let read = if is_comparison(&with_own) { Some(with_own) } else { formula::read(&with_own, &ids) };
-        match read.filter(|text| is_number && is_comparison(text) && text.contains('{')) {
-            Some(read) if step.kind == StepType::Calc || until.trim().starts_with(['<', '>', '=']) => {
-                repeat.until = Some(read.clone());
-                return done(&step.id, format!("`until` was read as `{read}`"));
-            }
-            _ => {}
+        let begins_with_sign = until.trim().starts_with(['<', '>', '=']);
+        let whole = if begins_with_sign { format!("{own} {}", until.trim()) } else { until.clone() };
+        let read =
+            if compares(&whole) { Some(whole) } else { formula::read(&whole, &ids).filter(|text| compares(text)) };
+        if let Some(read) = read.filter(|_| is_calc || (is_number && begins_with_sign)) {
+            repeat.until = Some(read.clone());
+            return done(&step.id, format!("`until` was read as `{read}`"));
         }
         let is_mentioned = mentions(&until, &step.id);
-        if step.kind == StepType::Calc || (Formula::parse(&until).is_ok() && !is_mentioned) {
+        if is_calc || (Formula::parse(&until).is_ok() && !is_mentioned) {
             repeat.until = None;
             let what = format!("`until: {}` compares nothing with the value and was dropped", until.trim());
             return done(&step.id, what);
@@ -110,12 +112,9 @@ pub(super) fn bad_max(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Re
         .iter_mut()
         .find(|step| step.repeat.as_ref().is_some_and(|repeat| repeat.max.is_none_or(|max| max == 0 || max > most)))?;
     let repeat = step.repeat.as_mut()?;
-    if repeat.max.is_none() && repeat.until.is_none() {
-        let was_block = !repeat.steps.is_empty();
-        if !was_block {
-            step.repeat = None;
-            return done(&step.id, "nothing says when `repeat` ends; it was dropped");
-        }
+    if repeat.max.is_none() && repeat.until.is_none() && repeat.steps.is_empty() {
+        step.repeat = None;
+        return done(&step.id, "nothing says when `repeat` ends; it was dropped");
     }
     repeat.max = Some(most);
     done(&step.id, format!("it repeats at most {most} times"))
