@@ -77,7 +77,7 @@ impl Node for Plan {
         let dialect = request.rules.dialect;
         conversation.schema = Some(plan_schema(dialect, request.steps_max, request.rules.iterations_max));
         conversation.say(Role::System, request.system.clone());
-        for (question, plan) in worked_examples(dialect) {
+        for (question, plan) in worked_examples(dialect, request.rules.iterations_max) {
             conversation.say(Role::User, question);
             conversation.say(Role::Assistant, plan.to_string());
         }
@@ -146,7 +146,7 @@ impl<'a> Request<'a> {
         let keys: Vec<String> =
             with.into_iter().flatten().map(|(key, _)| key.clone()).filter(|key| key != "question").collect();
         let rules = input.rules.clone().unwrap_or_else(|| Arc::new(ExpansionRules::new(50)));
-        let mut system = planning_rules(rules.dialect).to_owned();
+        let mut system = planning_rules(rules.dialect, rules.iterations_max);
         if !keys.is_empty() {
             system.push_str(&format!(
                 "\n- These names are known already and can be written in braces: {}.",

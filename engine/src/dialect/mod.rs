@@ -197,7 +197,7 @@ pub fn plan_schema(dialect: Dialect, steps_max: u32, iterations_max: u32) -> Val
     schema["properties"]["steps"]["maxItems"] = json!(steps_max);
     if dialect == Dialect::Flowchart {
         let mut repeat = bare_schema::<Repeat>();
-        repeat["required"] = json!(["again", "max"]);
+        repeat["required"] = json!(["again", "until", "max"]);
         repeat["properties"]["max"] = json!({"type": "integer", "minimum": 1, "maximum": iterations_max});
         schema["properties"]["steps"]["items"]["properties"]["repeat"] = repeat;
     }

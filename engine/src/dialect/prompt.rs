@@ -8,10 +8,15 @@ use serde_json::{Value, json};
 use super::Dialect;
 
 /// The rules, for the system message.
-pub fn planning_rules(dialect: Dialect) -> String {
+pub fn planning_rules(dialect: Dialect, iterations_max: u32) -> String {
     let [before, after] = RULES;
-    let repeat = if dialect == Dialect::Flowchart { REPEAT_RULE } else { "" };
-    format!("{before}{repeat}{after}")
+    match dialect {
+        Dialect::Graph => format!("{before}{after}"),
+        Dialect::Flowchart => {
+            let [repeat, end] = REPEAT_RULE;
+            format!("{before}{repeat}{iterations_max}{end}{after}")
+        }
+    }
 }
 
 const RULES: [&str; 2] = [
@@ -28,26 +33,30 @@ answer of an earlier step, write the id of that step in braces, like {director}.
     "- Never ask the same twice. Steps that do not use each other run at the same time.",
 ];
 
-/// What the dialect `flowchart` adds.
-const REPEAT_RULE: &str = "- \"repeat\": only when something is done again and again: \"ask\" is then the first value, \"again\" makes \
-the next value out of the current one, which is written as the id of this step in braces, \"until\" says when it ends (of a \"calc\" \
-with > < =), \"max\" is the most times. Leave \"until\" out if it is done exactly \"max\" times.\n";
+/// What the dialect `flowchart` adds, before and after the bound of loops.
+const REPEAT_RULE: [&str; 2] = [
+    "- \"repeat\": only when something is done again and again. \"ask\" is then the first value alone, \"again\" makes the next value \
+out of the current one, which is written as the id of this step in braces, like {lilies}. \"until\" says when it ends: something about \
+that value, with > < = for a \"calc\", or a count like \"4 times\". \"max\" is ",
+    ". How often it was done is known afterwards: do not count it in another step.\n",
+];
 
-/// Three questions and their plans: a chain, or in place of it a loop; a list with branches; a word problem.
-pub fn worked_examples(dialect: Dialect) -> [(&'static str, Value); 3] {
+/// Three questions and their plans: a chain, or in place of it a loop that repeats at most so many times; a list with branches; a
+/// word problem.
+pub fn worked_examples(dialect: Dialect, iterations_max: u32) -> [(&'static str, Value); 3] {
     let [chain, branches, word_problem] = examples();
     match dialect {
         Dialect::Graph => [chain, branches, word_problem],
-        Dialect::Flowchart => [branches, word_problem, loop_example()],
+        Dialect::Flowchart => [branches, word_problem, loop_example(iterations_max)],
     }
 }
 
-fn loop_example() -> (&'static str, Value) {
+fn loop_example(iterations_max: u32) -> (&'static str, Value) {
     (
         "A pond has 3 water lilies, and every week there are twice as many. After how many weeks are there more than 500?",
         json!({"steps": [
             {"id": "lilies", "ask": "3", "type": "calc",
-             "repeat": {"again": "{lilies} * 2", "until": "{lilies} > 500", "max": 50}},
+             "repeat": {"again": "{lilies} * 2", "until": "{lilies} > 500", "max": iterations_max}},
         ]}),
     )
 }

@@ -2,9 +2,18 @@
 
 #![expect(clippy::ptr_arg, reason = "all rules are of one type")]
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 use super::repair::{Context, Repair, done, mentions, replace_slot};
 use super::{PlanStep, StepType, formula};
 use crate::calc::Formula;
+
+/// An `until` that only says how often.
+static TIMES: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?i)^\s*(?:done |repeated |after )*(\d{1,9}) times\s*\.?\s*$").expect("BUG: a fixed pattern")
+});
 
 pub(super) fn under_each(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let step = steps.iter_mut().find(|step| step.repeat.is_some() && step.each.is_some())?;
@@ -75,6 +84,10 @@ pub(super) fn bad_until(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair
     for step in steps.iter_mut().filter(|step| step.block().is_empty()) {
         let Some(repeat) = &mut step.repeat else { continue };
         let Some(until) = repeat.until.clone() else { continue };
+        if let Some(times) = TIMES.captures(&until).and_then(|found| found[1].parse().ok()) {
+            (repeat.until, repeat.max) = (None, Some(times));
+            return done(&step.id, format!("`until: {}` was read as `max: {times}`", until.trim()));
+        }
         let own = format!("{{{}}}", step.id);
         let compares =
             |text: &str| text.contains('{') && Formula::parse(text).is_ok_and(|formula| formula.is_comparison());

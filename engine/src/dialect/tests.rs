@@ -31,7 +31,8 @@ fn the_schema_is_what_was_measured() {
 
 #[test]
 fn the_worked_examples_need_no_repair_and_lower() {
-    for (question, plan) in [Dialect::Graph, Dialect::Flowchart].into_iter().flat_map(worked_examples) {
+    let both = [Dialect::Graph, Dialect::Flowchart].into_iter();
+    for (question, plan) in both.flat_map(|dialect| worked_examples(dialect, 50)) {
         let (steps, repairs) = repair(steps(plan), question, &[], 50);
         assert_eq!(repairs, [], "{question}");
         let mut plan = Plan { question: question.to_owned(), steps };
@@ -160,11 +161,11 @@ fn a_flowchart_offers_one_word_more() {
     let max = json!({"type": "integer", "minimum": 1, "maximum": 30});
     let properties = json!({"again": text, "until": text, "max": max});
     let expected = json!({
-        "type": "object", "properties": properties, "required": ["again", "max"], "additionalProperties": false
+        "type": "object", "properties": properties, "required": ["again", "until", "max"], "additionalProperties": false
     });
     assert_eq!(repeat, expected);
-    assert!(planning_rules(Dialect::Flowchart).contains("\"repeat\""));
-    assert!(!planning_rules(Dialect::Graph).contains("\"repeat\""));
+    assert!(planning_rules(Dialect::Flowchart, 30).contains("\"repeat\""));
+    assert!(!planning_rules(Dialect::Graph, 30).contains("\"repeat\""));
 }
 
 /// A plan of one loop: its type, first value, what is done again and until when.
@@ -203,6 +204,10 @@ fn loops_are_mended() {
     for max in [json!(null), json!(0), json!(51), json!(1_u64 << 40)] {
         let repeat = |max: Value| json!({"again": "{n} * 2", "until": "{n} > 100", "max": max});
         check(looping("calc", "1", repeat(max)), json!(["calc", "1", repeat(json!(50))]));
+    }
+    for until in ["4 times", "Done 4 times.", "after 4 times"] {
+        let repeat = json!({"again": "{n} * 2", "until": until, "max": 20});
+        check(looping("calc", "1", repeat), json!(["calc", "1", {"again": "{n} * 2", "max": 4}]));
     }
     check(looping("calc", "1", json!({"again": "{n} * 2"})), json!(["calc", "1", null]));
     check(looping("calc", "1", json!({"again": "", "max": 3})), json!(["calc", "1", null]));
