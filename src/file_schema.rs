@@ -11,7 +11,7 @@ use std::sync::Arc;
 use flowrun_engine::definition::keys::{
     self, ALLOW, ATTRIBUTES, BUDGET, CASE, Form, Key, LIMITS, MODEL, REPEAT, RETRY, TOP, UNITS,
 };
-use flowrun_engine::definition::{FieldFormat, FieldSpec, KindSpec, RESERVED};
+use flowrun_engine::definition::{FieldFormat, FieldSpec, KindSpec, RESERVED, Word};
 use flowrun_engine::failure::ErrorClass;
 use serde_json::{Map, Value, json};
 
@@ -170,7 +170,7 @@ fn node(kinds: &Kinds) -> Value {
         let mut forms: Vec<Value> = Vec::new();
         let mut docs: Vec<(String, &str)> = Vec::new();
         for (kind, spec) in takers {
-            let form = field_form(spec.format);
+            let form = field_form(spec);
             if !forms.contains(&form) {
                 forms.push(form);
             }
@@ -205,14 +205,23 @@ fn fields(kinds: &Kinds) -> BTreeMap<&str, Vec<(&str, &FieldSpec)>> {
     fields
 }
 
-fn field_form(format: FieldFormat) -> Value {
-    match format {
+fn field_form(field: &FieldSpec) -> Value {
+    match field.format {
         FieldFormat::Template | FieldFormat::Slotted | FieldFormat::Text => json!({"type": "string"}),
         FieldFormat::Formula => json!({"type": ["string", "number"]}),
-        FieldFormat::Expression | FieldFormat::Literal => Value::Bool(true),
+        FieldFormat::Expression | FieldFormat::Choice | FieldFormat::Literal => Value::Bool(true),
         FieldFormat::ExpressionOrNames => json!({"items": {"type": "string"}}),
         FieldFormat::Count => json!({"type": "integer", "minimum": 0}),
         FieldFormat::Flag => json!({"type": "boolean"}),
+        FieldFormat::Names => {
+            let word = |word: &Word| json!({"const": word.name, "description": word.doc});
+            // Where nothing is registered, which names another program has cannot be known here.
+            let one = match field.words.is_empty() {
+                true => json!({"type": "string"}),
+                false => json!({"oneOf": field.words.iter().map(word).collect::<Vec<_>>()}),
+            };
+            json!({"anyOf": [one, {"type": "array", "items": one, "minItems": 1, "uniqueItems": true}]})
+        }
     }
 }
 
@@ -227,7 +236,7 @@ fn of_kind(spec: &KindSpec) -> Value {
     let attributes = keys::known(ATTRIBUTES).map(|key| key.name).filter(|name| spec.carries(name));
     let known: Vec<&str> = attributes.chain(spec.fields.iter().map(|field| field.name.as_str())).collect();
     let own = spec.fields.iter().filter(|field| !keys::is_attribute(&field.name));
-    let forms: Map<String, Value> = own.map(|field| (field.name.clone(), field_form(field.format))).collect();
+    let forms: Map<String, Value> = own.map(|field| (field.name.clone(), field_form(field))).collect();
     let required: Vec<&str> =
         spec.fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
     let mut then = json!({"propertyNames": {"enum": known}, "properties": forms, "required": required});
@@ -235,6 +244,12 @@ fn of_kind(spec: &KindSpec) -> Value {
         spec.work_keys.iter().filter(|key| spec.fields.iter().any(|field| field.name == **key)).collect();
     if choices.len() > 1 {
         then["oneOf"] = choices.iter().map(|key| json!({"required": [key]})).collect();
+    }
+    let choice = spec.fields.iter().find(|field| field.format == FieldFormat::Choice);
+    if let (Some(FieldSpec { name: names, .. }), Some(FieldSpec { name: choice, .. })) = (spec.names(), choice) {
+        then["if"] = json!({"properties": {names: {"type": "array"}}});
+        then["then"] = json!({"required": [choice]});
+        then["else"] = json!({"properties": {choice: false}});
     }
     json!({"if": is_kind, "then": then})
 }

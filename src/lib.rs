@@ -31,7 +31,8 @@
 //! * **Run**: [`Flowrun`] loads, checks and runs; [`RunOptions`] limit a run, [`Run`] is one that goes on, [`Update`] what it
 //!   reports meanwhile, [`RunOutcome`] how it ended.
 //! * **Define**: [`WorkflowDef`] and [`NodeDef`] are a workflow in code, [`Schema`] is a type; [`Workflow`] is one that checks.
-//! * **Extend**: [`Node`] is what a node kind implements and [`KindSpec`] how it looks to the checker; [`Model`] is a language model.
+//! * **Extend**: [`Node`] is what a node kind implements and [`KindSpec`] how it looks to the checker; [`Model`] is a language model;
+//!   [`Tool`] is code that workflows call by name.
 //! * **Watch**: [`Observer`] is called with every [`Event`] of a run, [`Record`] is one with its number, time and path;
 //!   [`trace`] and [`render`] show runs and graphs. Runs and steps are `tracing` spans and events with the target `flowrun`.
 //! * **What goes wrong**: [`LoadError`] has every [`Diagnostic`] of a file, [`RunError`] why a run cannot begin, [`StepError`] why a
@@ -66,7 +67,7 @@ pub use flowrun_nodes as nodes;
 pub use file_schema::file_schema;
 pub use flowrun_engine::check::Checked;
 pub use flowrun_engine::definition::{
-    ErrorPolicyDef, FieldFormat, FieldSpec, InputDef, Join, KindSpec, ModelDef, NodeDef, RetryDef, WorkflowDef,
+    ErrorPolicyDef, FieldFormat, FieldSpec, InputDef, Join, KindSpec, ModelDef, NodeDef, RetryDef, Word, WorkflowDef,
 };
 pub use flowrun_engine::diagnostic::{Diagnostic, Place, Severity};
 pub use flowrun_engine::event::{
@@ -84,7 +85,7 @@ pub use flowrun_engine::run::{RunOptions, RunOutcome, StartError};
 pub use flowrun_engine::schema::{Schema, SchemaError};
 pub use flowrun_engine::source::Source;
 pub use flowrun_nodes::model::{CallContext, OpenAi, Scripted, Secret};
-pub use flowrun_nodes::{ChatReply, ChatRequest, Message, Model, Models, Role};
+pub use flowrun_nodes::{ChatReply, ChatRequest, Message, Model, Models, Role, Tool, ToolSpec, Tools, tool_fn};
 pub use handle::{Run, Update};
 pub use library::WORKFLOWS;
 pub use program::{Builder, Flowrun, LoadError, RunError};

@@ -10,7 +10,7 @@ use flowrun_engine::graph::Workflow;
 use flowrun_engine::node::{Kinds, Node};
 use flowrun_engine::run::{self, RunOptions, RunOutcome, StartError};
 use flowrun_engine::source::Source;
-use flowrun_nodes::{Model, Models};
+use flowrun_nodes::{Model, Models, Tool, Tools};
 use serde_json::Value;
 
 use crate::handle::{self, Run, Task};
@@ -27,6 +27,7 @@ pub struct Flowrun {
 pub struct Builder {
     kinds: Kinds,
     models: Models,
+    tools: Tools,
 }
 
 impl Builder {
@@ -55,9 +56,15 @@ impl Builder {
         self
     }
 
+    /// Adds a tool: code that workflows call by this name (`tool: NAME`). One of the same name is replaced.
+    pub fn tool(mut self, name: &str, tool: impl Tool) -> Self {
+        self.tools.register(name, tool);
+        self
+    }
+
     /// The finished program.
     pub fn build(mut self) -> Flowrun {
-        flowrun_nodes::register(&mut self.kinds, self.models);
+        flowrun_nodes::register(&mut self.kinds, self.models, self.tools);
         Flowrun { kinds: self.kinds }
     }
 }

@@ -12,7 +12,7 @@ use flowrun_engine::definition::{self, KindSpec, WorkflowDef};
 use flowrun_engine::diagnostic::codes;
 use flowrun_engine::node::Kinds;
 use flowrun_engine::source::Source;
-use flowrun_nodes::Models;
+use flowrun_nodes::{Models, Tools};
 
 #[path = "../src/report.rs"]
 mod report;
@@ -23,7 +23,7 @@ fn folder() -> PathBuf {
 
 fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
     let mut kinds = Kinds::new();
-    flowrun_nodes::register(&mut kinds, Models::default());
+    flowrun_nodes::register(&mut kinds, Models::default(), Tools::default());
     (**kinds.specs()).clone()
 }
 

@@ -6,6 +6,7 @@
 //! | comment | meaning |
 //! |---|---|
 //! | `<!-- replies: [{match: a, reply: b}] -->` | the scripted model; otherwise one that gives what the schema asks for |
+//! | `<!-- tools: {NAME: VALUE} -->` | the tools there are, each with the value that it gives |
 //! | `<!-- gives: JSON -->` | the output of the run |
 //! | `<!-- refused: FR020 -->` | the checker refuses it with this code |
 //! | `<!-- file: NAME -->` | the sessions below find the block as a file |
@@ -18,7 +19,8 @@ use std::process::{Command, Stdio};
 
 use async_trait::async_trait;
 use flowrun::{
-    CallContext, ChatReply, ChatRequest, Flowrun, LoadError, Model, RunOptions, Scripted, Status, StepError, Usage,
+    Builder, CallContext, ChatReply, ChatRequest, Flowrun, LoadError, Model, RunOptions, Scripted, Source, Status,
+    StepError, Usage, tool_fn,
 };
 use flowrun_engine::definition::read_configuration;
 use flowrun_engine::dialect::Plan;
@@ -158,14 +160,22 @@ fn fitting(schema: &Value) -> Value {
     }
 }
 
+/// The models and the tools of a block: `replies` are a script, `tools` give one value each.
 fn flowrun_for(block: &Block) -> Flowrun {
-    match block.comment("replies") {
+    let builder = match block.comment("replies") {
         Some(script) => {
             let model = Scripted::parse(&block.place, script).unwrap_or_else(|why| panic!("{}: {why}", block.place));
-            Flowrun::builder().model("default", model).build()
+            Flowrun::builder().model("default", model)
         }
-        None => Flowrun::builder().model("default", Obliging).build(),
-    }
+        None => Flowrun::builder().model("default", Obliging),
+    };
+    let tools = block.comment("tools").map(|tools| Source::parse(&block.place, tools).unwrap().1);
+    let tools = tools.as_ref().and_then(Value::as_object).into_iter().flatten();
+    let add = |builder: Builder, (name, value): (&String, &Value)| {
+        let value = value.clone();
+        builder.tool(name, tool_fn("gives what the page says", move |_| std::future::ready(Ok(value.clone()))))
+    };
+    tools.fold(builder, add).build()
 }
 
 #[tokio::test]

@@ -1,14 +1,14 @@
 //! The library from outside: a run held by its handle.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use flowrun::{
-    Event, FieldFormat, Flowrun, Input, KindSpec, Node, NodeContext, NodeDef, NodeError, Outcome, Output, RunError,
-    RunOptions, Status, Update, Workflow, WorkflowDef,
+    Event, FieldFormat, Flowrun, Input, KindSpec, LoadError, Node, NodeContext, NodeDef, NodeError, Outcome, Output,
+    RunError, RunOptions, Scripted, Status, StepError, Tool, ToolSpec, Update, Workflow, WorkflowDef, tool_fn,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 /// The kind `wait`: never ends by itself, and notes when it is dropped.
 #[derive(Clone, Default)]
@@ -126,4 +126,80 @@ async fn many_runs_go_on_at_once() {
     for (n, run) in runs.into_iter().enumerate() {
         assert_eq!(run.outcome().await.into_output().unwrap(), json!(2 * n));
     }
+}
+
+/// A tool with a state of its own: what was bought so far.
+#[derive(Clone, Default)]
+struct Shop(Arc<Mutex<Vec<String>>>);
+
+#[async_trait]
+impl Tool for Shop {
+    fn spec(&self) -> ToolSpec {
+        ToolSpec::new("buys a thing").input("{thing: string}".parse().unwrap())
+    }
+
+    async fn call(&self, context: &NodeContext, arguments: Map<String, Value>) -> Result<Value, StepError> {
+        let thing = arguments["thing"].as_str().unwrap_or_default();
+        if thing == "moon" {
+            return Err(StepError::terminal("not_for_sale", "nobody sells the moon"));
+        }
+        self.0.lock().unwrap().push(format!("{thing} for {}", context.path));
+        Ok(json!({"bought": thing}))
+    }
+}
+
+fn shopping(shop: &Shop, chosen: &str) -> Flowrun {
+    let price = tool_fn(ToolSpec::new("says a price").without_effect(), |arguments: Map<String, Value>| async move {
+        Ok(json!(arguments["thing"].as_str().unwrap_or_default().len()))
+    });
+    let model = Scripted::parse("replies", &format!("- {{reply: {chosen}}}")).unwrap();
+    Flowrun::builder().model("default", model).tool("buy", shop.clone()).tool("price", price).build()
+}
+
+const SHOPPING: &str = "
+flowrun: 1
+inputs: {things: '[string]'}
+nodes:
+  prices: {tool: price, for_each: things, with: {thing: item}}
+  wish: {prompt: What is to be done?, needs: [prices]}
+  act:
+    tool: [buy, price]
+    choose: wish
+    with: {thing: things | first}
+    on_error: {value: \"'nothing'\"}
+output: {prices: prices, act: act}
+";
+
+#[tokio::test]
+async fn a_model_chooses_among_the_tools_of_a_program() {
+    let run = async |chosen: &str, things: Value| {
+        let shop = Shop::default();
+        let flowrun = shopping(&shop, chosen);
+        let workflow = flowrun.parse("shopping.yaml", SHOPPING).unwrap();
+        let outcome = flowrun.run(&workflow, json!({"things": things}), RunOptions::default()).await.unwrap();
+        let bought = shop.0.lock().unwrap().join(", ");
+        (outcome.into_output().unwrap(), bought)
+    };
+    let (output, bought) = run("buy", json!(["tea", "salt"])).await;
+    assert_eq!((output, bought.as_str()), (json!({"prices": [3, 4], "act": {"bought": "tea"}}), "tea for act"));
+    let (output, bought) = run("price", json!(["tea"])).await;
+    assert_eq!((output, bought.as_str()), (json!({"prices": [3], "act": 3}), ""));
+    // What no tool of the list is called, and what a tool refuses, are errors of the step.
+    let (output, bought) = run("steal", json!(["tea"])).await;
+    assert_eq!((output, bought.as_str()), (json!({"prices": [3], "act": "nothing"}), ""));
+    assert_eq!(run("buy", json!(["moon"])).await.0["act"], json!("nothing"));
+}
+
+#[test]
+fn a_tool_that_is_not_registered_is_refused_before_a_run() {
+    let flowrun = shopping(&Shop::default(), "buy");
+    let text = SHOPPING.replace("tool: price", "tool: pirce");
+    let Err(LoadError::Refused { diagnostics, .. }) = flowrun.parse("shopping.yaml", &text) else { panic!("accepted") };
+    let [problem] = diagnostics.as_slice() else { panic!("{diagnostics:?}") };
+    assert_eq!(
+        problem.to_string(),
+        "shopping.yaml:5:18: error[FR012]: no tool is called `pirce`\n  help: did you mean `price`?\n  help: `tool` may be buy, price"
+    );
+    let definition = WorkflowDef::new("built").node("a", NodeDef::new("tool").field("tool", "sell")).output("a");
+    assert!(matches!(flowrun.check(definition), Err(LoadError::Refused { .. })));
 }

@@ -1,8 +1,11 @@
 //! Recorded runs from outside: how they are listed and traced, while they go on and afterwards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use flowrun::runs::{Recording, RunIdentity};
+use flowrun::{Flowrun, RunOptions, StepError, tool_fn};
+use serde_json::{Value, json};
 
 use super::cli::{Place, code, stderr, stdout};
 
@@ -115,4 +118,37 @@ fn a_run_that_goes_on_is_told_from_one_that_was_killed() {
     child.wait().unwrap();
     assert!(stdout(&place.flowrun(&["runs"])).contains("  interrupted  "));
     assert!(stdout(&place.flowrun(&["trace"])).contains(": interrupted, "));
+}
+
+#[tokio::test]
+async fn a_trace_shows_which_tools_were_called_and_with_what() {
+    let place = Place::new();
+    let identity = RunIdentity {
+        id: "20260101-000000-000-0000".to_owned(),
+        workflow: "tools".to_owned(),
+        started: "2026-01-01T00:00:00Z".to_owned(),
+        definition: String::new(),
+    };
+    let recording = Arc::new(Recording::begin(&place.path().join(".flowrun/runs"), &identity).unwrap());
+    let search = tool_fn("finds pages", |_| async { Ok(json!("a page")) });
+    let fail = tool_fn("fails", |_| async { Err(StepError::terminal("closed", "the shop is closed")) });
+    let flowrun = Flowrun::builder().tool("search", search).tool("buy", fail).build();
+    let text = "{flowrun: 1, nodes: {a: {tool: search, with: {query: \"'rain'\"}}, b: {tool: [buy, search], choose: \"'buy'\", with: {n: 2}, on_error: skip}}, output: a}";
+    let workflow = flowrun.parse("tools.yaml", text).unwrap();
+    let drawn = flowrun::render::graph(&workflow.graph, 80);
+    assert!(drawn.contains("a (tool) search") && drawn.contains("b (tool) buy or search"), "{drawn}");
+    let mut options = RunOptions::default();
+    options.observers.add(recording.clone());
+    flowrun.run(&workflow, json!({}), options).await.unwrap();
+    recording.finish().unwrap();
+    let shown = stdout(&place.flowrun(&["trace", "--prompts"]));
+    for text in [
+        "tool │ search",
+        "arguments │ {\"query\":\"rain\"}",
+        "value │ a page",
+        "tool │ buy",
+        "error │ the shop is closed",
+    ] {
+        assert!(shown.contains(text), "`{text}` is not in:\n{shown}");
+    }
 }

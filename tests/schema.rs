@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use flowrun::{Flowrun, KindSpec, LoadError, WORKFLOWS, file_schema};
+use flowrun::{Flowrun, KindSpec, LoadError, WORKFLOWS, file_schema, tool_fn};
 use flowrun_engine::definition::keys::{self, Form, Key};
 use flowrun_engine::diagnostic::codes;
 use flowrun_engine::schema::Schema;
@@ -150,12 +150,38 @@ fn the_schema_tells_kinds_apart() {
     check("{workflow: '@x', with: {n: n}, timeout: 30}", false);
     check("{kind: lllm, prompt: hi}", false);
     check("{needs: [a]}", false);
+    check("{tool: search, with: {query: n}, retry: 1}", true);
+    check("{tool: [search, lookup], choose: n}", true);
+    check("{tool: [search, lookup]}", false);
+    check("{tool: search, choose: n}", false);
+    check("{tool: [], choose: n}", false);
+    check("{kind: tool, choose: n}", false);
+    check("{tool: search, query: n}", false);
+    check("{graph: a, allow: {tools: [search]}}", true);
+}
+
+/// Which tools there are is known to the program alone: its schema names them, that of the command line takes any.
+#[test]
+fn the_schema_of_a_program_names_its_tools() {
+    let search = tool_fn("finds pages", |_| async { Ok(Value::Null) });
+    let flowrun = Flowrun::builder().tool("search", search).build();
+    let schema = Schema::from_json_schema(file_schema(flowrun.kinds().specs())).unwrap();
+    for (node, accepted) in [("{tool: search}", true), ("{tool: serch}", false), ("{tool: [serch], choose: a}", false)]
+    {
+        let text = format!("flowrun: 1\nnodes:\n  a: {{value: 1}}\n  b: {node}\noutput: [a, b]\n");
+        assert_eq!(schema.validate(&data("k", &text).unwrap()).is_ok(), accepted, "{node}");
+        assert_eq!(said(&flowrun, "k", &text).is_empty(), accepted, "{node}");
+    }
+    let shown = schema.json_schema().to_string();
+    assert!(shown.contains("finds pages"), "editors show what a tool does");
 }
 
 /// Workflows with one thing changed at random: what the checker accepts the schema accepts, and an unknown key neither does.
 #[test]
 fn the_schema_refuses_nothing_that_the_checker_accepts() {
-    let (schema, flowrun) = (schema(), Flowrun::builder().build());
+    let tool = || tool_fn("gives nothing", |_| async { Ok(Value::Null) });
+    let flowrun = Flowrun::builder().tool("search", tool()).tool("lookup", tool()).build();
+    let schema = Schema::from_json_schema(file_schema(flowrun.kinds().specs())).unwrap();
     let mut random = 11_u64;
     let mut next = |below: usize| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -165,7 +191,8 @@ fn the_schema_refuses_nothing_that_the_checker_accepts() {
     keys.extend(kinds().values().flat_map(|spec| spec.fields.iter().map(|field| field.name.clone())));
     let values = json!([null, true, 0, 3, -1, 2.5, "3", "1.5 s", "n", "fail", "drop", "any", "llm", "string?", "[string] = []", "server",
         "{a: {b: number}}", "x | y", "@zero-shot-cot", "a?", ["server"], ["a", "b?"], ["string"], [], [1, 2], {}, {"value": 1}, {"max": 2},
-        {"nodes": 3}, {"a": {"value": 1}}, {"kinds": ["calc"]}, {"type": "string"}, {"calls": 3}, {"b": "string"}]);
+        {"nodes": 3}, {"a": {"value": 1}}, {"kinds": ["calc"]}, {"type": "string"}, {"calls": 3}, {"b": "string"}, "search", ["search", "lookup"],
+        {"tools": ["search"]}]);
     let values = values.as_array().unwrap();
     let corpus: Vec<Value> = shown().iter().filter_map(|(name, text)| data(name, text)).collect();
     let (mut accepted, mut unknown) = (0, 0);

@@ -71,6 +71,12 @@ pub mod codes {
         BAD_CALL = "FR022";
         /// A join that can never fire or counts nothing.
         BAD_JOIN = "FR023";
+        /// An edge of a flowchart that leads nowhere, or upwards without a bound.
+        BAD_EDGE = "FR024";
+        /// A loop that is entered in the middle, that overlaps with another one, or that is none.
+        BAD_LOOP = "FR025";
+        /// A node that can never run: what it needs excludes each other.
+        NEVER = "FR026";
         /// An input that nothing reads.
         UNUSED_INPUT = "FR101";
         /// A node whose value never reaches the output.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::event::{Event, Record};
 use crate::expr::Datum;
 use crate::id::{StepId, ValueHash};
@@ -22,8 +24,22 @@ pub trait Observer: Send + Sync {
     /// The events of one transaction, in order.
     fn records(&self, _records: &Records<'_>) {}
 
+    /// A step waits for a person.
+    fn asked(&self, _question: &Question) {}
+
     /// Text that a running step produces. Unordered with records of other steps; never in the log.
     fn tokens(&self, _path: &str, _text: &str) {}
+}
+
+/// What a suspended step asks a person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// Path of the step, such as `ask#1`: what an answer is addressed to.
+    pub path: Arc<str>,
+    /// The question.
+    pub prompt: String,
+    /// What the answer must be, as a JSON Schema; `None`: anything.
+    pub schema: Option<Value>,
 }
 
 /// The events of one transaction: something that happened outside, and all that follows from it.

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use flowrun_engine::definition::{FieldFormat, KindSpec};
 use flowrun_engine::diagnostic::Diagnostic;
-use flowrun_engine::dialect::{self, Repair, parse_reply, plan_schema, planning_rules, worked_examples};
+use flowrun_engine::dialect::{
+    self, Repair, parse_reply, plan_schema, planning_rules, tool_rules, with_tools, worked_examples,
+};
 use flowrun_engine::failure::{ErrorClass, StepError};
 use flowrun_engine::graph::ExpansionRules;
 use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output, REPAIR_TURNS};
@@ -74,10 +76,11 @@ impl Node for Plan {
     async fn run(&self, context: &NodeContext, input: Input) -> Result<Output, NodeError> {
         let request = Request::new(context, &input);
         let mut conversation = Conversation::begin(&self.models, context, &input)?;
-        let dialect = request.rules.dialect;
-        conversation.schema = Some(plan_schema(dialect, request.steps_max, request.rules.iterations_max));
+        let (rules, tools) = (&request.rules, context.plans().tools(&request.rules));
+        let schema = plan_schema(rules.dialect, request.steps_max, rules.iterations_max);
+        conversation.schema = Some(with_tools(schema, &tools));
         conversation.say(Role::System, request.system.clone());
-        for (question, plan) in worked_examples(dialect, request.rules.iterations_max) {
+        for (question, plan) in worked_examples(rules.dialect, rules.iterations_max) {
             conversation.say(Role::User, question);
             conversation.say(Role::Assistant, plan.to_string());
         }
@@ -152,6 +155,10 @@ impl<'a> Request<'a> {
                 "\n- These names are known already and can be written in braces: {}.",
                 keys.join(", ")
             ));
+        }
+        let tools = context.plans().tools(&rules);
+        if !tools.is_empty() {
+            system.push_str(&tool_rules(&tools));
         }
         if let Some(more) = text("system") {
             system.push_str(&format!("\n\n{more}"));

@@ -12,7 +12,7 @@ use flowrun_engine::run::{RunOptions, RunOutcome, run};
 use serde_json::{Map, Value, json};
 
 use crate::model::{Models, Scripted};
-use crate::register;
+use crate::{Tools, register};
 
 /// Keeps what the kinds report about themselves.
 #[derive(Default)]
@@ -42,7 +42,7 @@ async fn run_with(script: &str, workflow: &str) -> (RunOutcome, Vec<(String, Val
     let mut models = Models::default();
     models.register("default", Scripted::parse("script", script).unwrap());
     let mut kinds = Kinds::new();
-    register(&mut kinds, models);
+    register(&mut kinds, models, Tools::default());
     let checked = check_text("t.yaml", &format!("flowrun: 1\n{workflow}"), kinds.specs(), &NoLibrary);
     let workflow = checked.unwrap_or_else(|refused| panic!("{:#?}", refused.diagnostics)).0.workflow;
     let reports = Arc::new(Reports::default());

@@ -135,6 +135,8 @@ fn turns<'a>(report: &'a Value, before: &[Value], text: &mut String) -> &'a [Val
     }
     replies.for_each(|reply| block(text, "reply", reply));
     list("repairs").iter().for_each(|repair| block(text, "repair", repair));
+    report.get("tool").into_iter().for_each(|tool| block(text, "tool", tool));
+    report.get("arguments").into_iter().for_each(|given| block(text, "arguments", given));
     messages
 }
 

@@ -10,7 +10,9 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 pub use markup::{dot, mermaid};
 
+use flowrun_engine::definition::listed;
 use flowrun_engine::graph::{DependencyMode, Graph, Node, Work};
+use serde_json::Value;
 
 /// Most nodes that are drawn as boxes.
 const BOXES_MAX: usize = 40;
@@ -81,6 +83,9 @@ fn notes(graph: &Graph, node: &Node, detail: Detail) -> Vec<String> {
             .map(|tree| tree.leaves().iter().map(|(_, leaf)| clean(leaf.text())).collect::<Vec<_>>().join(", "))
     };
     let mut notes = Vec::new();
+    let names = node.code.spec.as_ref().and_then(|spec| node.code.fields.get(spec.names()?.name.as_str())?.constant());
+    let names = names.map(|names| listed(names).iter().filter_map(Value::as_str).map(clean).collect::<Vec<_>>());
+    notes.extend(names.map(|names| names.join(" or ")));
     notes.extend(source(&node.code.guard).map(|when| format!("when {when}")));
     notes.extend(source(&node.code.items).map(|list| format!("for each of {list}")));
     notes.extend(node.samples.map(|_| "several samples".to_owned()));

@@ -2,7 +2,7 @@
 
 use super::Checker;
 use super::scope::{Meaning, Names};
-use crate::definition::{ErrorPolicyDef, Join, KindSpec, NodeDef};
+use crate::definition::{ErrorPolicyDef, KindSpec, NodeDef};
 use crate::diagnostic::codes;
 use crate::source::Part;
 
@@ -45,6 +45,21 @@ impl Checker<'_> {
                 node.max_parallel.is_some() && !unfolds,
                 "it bounds the open items of `for_each`, which is missing",
             ),
+            ("sequential", node.sequential && node.for_each.is_none(), "it orders the items of `for_each`, which is missing"),
+            (
+                "max_parallel",
+                node.sequential && node.max_parallel.is_some() && node.for_each.is_some(),
+                "the items of a `sequential` map run one after the other",
+            ),
+            (
+                "index",
+                node.index_name.is_some() && node.for_each.is_none(),
+                "it names the numbers of the items of `for_each`, which is missing",
+            ),
+            ("stop_when", node.stop_when.is_some() && !unfolds, "it is asked about items of `for_each` or `samples`"),
+            ("quorum", node.quorum.is_some() && !unfolds, "it counts items of `for_each` or `samples`"),
+            ("max_depth", node.max_depth.is_some() && !spec.carries("max_depth"), "it bounds calls of a `workflow`"),
+            ("on_step_error", node.steps_fail && !spec.carries("on_step_error"), "it is about the steps of a plan: beside `graph`"),
             (
                 "on_item_error",
                 node.on_item_error != ErrorPolicyDef::Default && !unfolds,
@@ -67,13 +82,6 @@ impl Checker<'_> {
                 let at: Vec<&str> = path.iter().copied().chain([key]).collect();
                 self.error(codes::CONFLICT, &at, Part::Key, format!("`{key}` does not apply here: {why}"));
             }
-        }
-        let counted = node.needs.iter().any(|need| !need.optional || node.join == Some(Join::Any));
-        if node.join.is_some() && !counted {
-            let at: Vec<&str> = path.iter().copied().chain(["join"]).collect();
-            let problem =
-                self.error(codes::BAD_JOIN, &at, Part::Key, "`join` counts the entries of `needs`, and there are none");
-            problem.help.push("write `needs: [a, b]`".to_owned());
         }
     }
 }

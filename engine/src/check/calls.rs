@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Checker;
 use crate::definition::{KindSpec, NodeDef, WorkflowDef};
 use crate::diagnostic::{Diagnostic, codes};
-use crate::graph::Graph;
+use crate::graph::{Called, Graph};
 use crate::source::{Part, Source};
 
 /// Loads workflows that others call.
@@ -47,7 +47,7 @@ const ERRORS_SHOWN: usize = 10;
 
 impl Checker<'_> {
     /// The graph that a `workflow:` node runs, which stands so many groups deep.
-    pub(super) fn called(&mut self, node: &NodeDef, path: &[&str], depth: u32) -> Option<Arc<Graph>> {
+    pub(super) fn called(&mut self, node: &NodeDef, path: &[&str], depth: u32) -> Option<Called> {
         let reference = node.fields.get("workflow")?.as_str()?;
         let at: Vec<&str> = path.iter().copied().chain(["workflow"]).collect();
         let from = self.source.map(|source| source.name().to_string()).unwrap_or_default();
@@ -58,11 +58,10 @@ impl Checker<'_> {
                 return None;
             }
         };
-        if self.calling.iter().any(|name| **name == **source.name()) {
-            let chain = self.calling.iter().map(String::as_str).chain([reference]).collect::<Vec<_>>().join(" → ");
-            let message = format!("this version does not run recursive calls yet ({chain})");
-            self.error(codes::NOT_YET, &at, Part::Value, message);
-            return None;
+        if let Some(around) = self.calling.iter().find(|(name, _)| **name == **source.name()) {
+            let around = around.1.clone();
+            self.check_with(node, &definition, path);
+            return Some(Called::Around(around));
         }
         if self.calling.len() >= DEPTH_MAX {
             self.error(codes::LIMIT, &at, Part::Value, format!("calls nest deeper than {DEPTH_MAX}"));
@@ -74,7 +73,7 @@ impl Checker<'_> {
             let graph = self.check_called(reference, definition, &source, &at, depth);
             self.called.insert(name.clone(), graph);
         }
-        self.called[&name].clone()
+        self.called[&name].clone().map(Called::Other)
     }
 
     /// Checks a called workflow; its errors are shown with their own places. Each is checked once, however often it is called.

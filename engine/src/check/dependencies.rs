@@ -8,27 +8,52 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::Checker;
 use super::fields::Use;
 use super::scope::{Meaning, Names};
-use crate::definition::{Join, NodeDef};
+use crate::definition::{ErrorPolicyDef, Join, NodeDef};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::expr::literal_help;
-use crate::graph::{Dependency, DependencyMode};
+use crate::graph::{Dependency, DependencyMode, Inside};
 use crate::id::NodeIndex;
 use crate::source::{Part, Source};
 
 /// Names that a frame takes from frames around it: how many frames further out (from 1), and which.
 pub(super) type Captures = BTreeSet<(usize, String)>;
 
+/// What a body takes from around it.
+pub(super) struct Taken {
+    pub(super) names: Captures,
+    pub(super) histories: Vec<History>,
+}
+
 /// The dependencies of one node while they are gathered.
 #[derive(Default)]
 pub(super) struct Gathered {
     /// By source name: whether every mention so far is optional.
     pub(super) optional: BTreeMap<String, bool>,
-    /// Sources that only the node's body mentions.
+    /// Sources that only the node's body mentions, or whose error alone is asked for.
     pub(super) waits: BTreeSet<String>,
+    /// Names of frames around this one: whether every mention so far is optional.
+    pub(super) outside: BTreeMap<String, bool>,
+    /// Mentions of earlier passes.
+    pub(super) histories: Vec<History>,
+}
+
+/// A mention of earlier passes: `last.x`, `past.x`; or of the pass itself: `iteration`, `pass`.
+pub(super) struct History {
+    /// The node whose values are meant; `None`: any loop will do.
+    pub(super) of: Option<String>,
+    /// What is written, for messages.
+    pub(super) written: String,
+    /// Where.
+    pub(super) path: Vec<String>,
+    pub(super) range: Range<usize>,
+    /// Whether it is evaluated inside the loop of its own node, if that loops.
+    pub(super) inside: bool,
 }
 
 impl Checker<'_> {
@@ -42,10 +67,12 @@ impl Checker<'_> {
         captures: &mut Captures,
     ) {
         let items = own.filter(|(_, node)| node.for_each.is_some()).map(|(_, node)| node);
-        let own_item = items.map(|node| node.item_name.as_deref().unwrap_or("item"));
+        let own_item = items.map(|node| node.item_names().0);
+        let own_index = items.map(|node| node.item_names().1);
         for used in uses {
             let name = &*used.name.name;
-            if name == "this" && used.known.this {
+            let is_index = own_index == Some(name) && used.known.item;
+            if is_index || (name == "this" && used.known.this) || self.special(names, own, used, gathered, captures) {
                 continue;
             }
             if let Some(node) = items.filter(|_| own_item == Some(name) && used.known.item) {
@@ -60,14 +87,19 @@ impl Checker<'_> {
                     problem.code = codes::BAD_VALUE;
                     problem.help.push("write a number, or an expression over inputs".to_owned());
                 }
-                Meaning::Node(0, _) if own.is_some_and(|(own, _)| own == name) => {
-                    self.name_problem(used, format!("`{name}` needs itself")).code = codes::CYCLE;
+                Meaning::Node(0, _) if own.is_some_and(|(own, _)| own == name) && used.known.own => {}
+                Meaning::Node(0, node) if own.is_some_and(|(own, _)| own == name) => {
+                    let help = node.loops().then(|| format!("write `last.{name}` for its value of the pass before"));
+                    let problem = self.name_problem(used, format!("`{name}` needs itself"));
+                    problem.code = codes::CYCLE;
+                    problem.help.extend(help);
                 }
                 Meaning::Node(0, _) => {
                     *gathered.optional.entry(name.to_owned()).or_insert(true) &= used.name.defaulted;
                 }
                 Meaning::Node(levels, _) => {
                     captures.insert((levels, name.to_owned()));
+                    *gathered.outside.entry(name.to_owned()).or_insert(true) &= used.name.defaulted;
                 }
                 Meaning::Input(_) => {
                     self.inputs_used.insert(name.to_owned());
@@ -81,6 +113,77 @@ impl Checker<'_> {
             }
             self.attributes(used, self.shape(meaning));
         }
+    }
+
+    /// The names that loops and errors give: whether this is one of them.
+    fn special(
+        &mut self,
+        names: &Names,
+        own: Option<(&str, &NodeDef)>,
+        used: &Use,
+        gathered: &mut Gathered,
+        captures: &mut Captures,
+    ) -> bool {
+        let name = &*used.name.name;
+        if used.is_slot || !matches!(name, "last" | "past" | "iteration" | "pass" | "error") {
+            return false;
+        }
+        if used.known.count {
+            let problem = self.name_problem(used, format!("`{name}` is no input, and counts are known when the run starts"));
+            problem.code = codes::BAD_VALUE;
+            return true;
+        }
+        let attribute = used.name.attributes.first().map(String::as_str);
+        let wants_node = !matches!(name, "iteration" | "pass");
+        let Some(of) = attribute.filter(|_| wants_node) else {
+            if wants_node {
+                let problem = self.name_problem(used, format!("`{name}` wants the name of a node: `{name}.NODE`"));
+                problem.help.push("a name in brackets or a variable does not do".to_owned());
+            } else {
+                gathered.histories.push(History::new(used, None));
+            }
+            return true;
+        };
+        if name != "error" {
+            gathered.histories.push(History::new(used, Some(of)));
+            return true;
+        }
+        match names.find(of) {
+            Meaning::Node(0, _) if own.is_none_or(|(own, _)| own != of) => {
+                gathered.waits.insert(of.to_owned());
+            }
+            Meaning::Node(levels @ 1.., _) => {
+                captures.insert((levels, of.to_owned()));
+            }
+            _ => {
+                let help = self.near(of, names.all()).map(|near| format!("did you mean `error.{near}`?"));
+                self.name_problem(used, format!("there is no node `{of}` here whose error could be read")).help.extend(help);
+            }
+        }
+        true
+    }
+
+    /// A mention of earlier passes whose loop is not there.
+    pub(super) fn no_loop(&mut self, history: &History, reader: Option<&str>, in_loop: bool, holder: Option<&str>) {
+        let path: Vec<&str> = history.path.iter().map(String::as_str).collect();
+        let written = &history.written;
+        let Some(of) = &history.of else {
+            let message = format!("`{written}` exists only inside of a loop");
+            let problem = self.error_within(codes::UNKNOWN_NAME, &path, history.range.clone(), message);
+            problem.help.push("give the node or a group around it `repeat: {max: …}`, or a sequential `for_each`".to_owned());
+            return;
+        };
+        let message = match reader {
+            Some(reader) if reader == of => format!("`{of}` is in no loop, so `{written}` has nothing before it"),
+            Some(reader) => format!("`{of}` is in no loop with `{reader}`"),
+            None => format!("`{of}` is in no loop here"),
+        };
+        let help = match (holder, in_loop) {
+            (Some(holder), _) => format!("`{of}` is inside `{holder}`: read `{}`", written.replacen(of, &format!("{holder}.{of}"), 1)),
+            (None, true) => format!("add `needs: [\"{of}?\"]` to the node that leads back, so that `{of}` is part of every pass"),
+            (None, false) => format!("`{written}` is the value of the pass before: a `next` upwards, `repeat` or `sequential` makes passes"),
+        };
+        self.error_within(codes::UNKNOWN_NAME, &path, history.range.clone(), message).help.push(help);
     }
 
     fn name_problem(&mut self, used: &Use, message: String) -> &mut Diagnostic {
@@ -138,15 +241,16 @@ impl Checker<'_> {
         }
     }
 
-    /// `needs` decides for every mention; mentions without it are optional only if all are.
+    /// `needs` decides for every mention; mentions without it are optional only if all are. The second list are the entries of
+    /// `needs` that `join` counts.
     pub(super) fn dependencies(
         &mut self,
         names: &Names,
         name: &str,
         node: &NodeDef,
-        gathered: Gathered,
+        gathered: &Gathered,
         path: &[&str],
-    ) -> (Vec<Dependency>, Option<Vec<NodeIndex>>) {
+    ) -> (Vec<Dependency>, Vec<Dependency>) {
         let mut modes: BTreeMap<u32, DependencyMode> = BTreeMap::new();
         let index = |name: &str| names.nodes.get_index_of(name).map(|index| index as u32);
         for waited in gathered.waits.iter().filter_map(|name| index(name)) {
@@ -156,19 +260,21 @@ impl Checker<'_> {
             let mode = if *optional { DependencyMode::Optional } else { DependencyMode::Required };
             modes.extend(index(source).map(|source| (source, mode)));
         }
+        let routed = names.nodes.iter().any(|(other, node)| leads_to(node, name) && !names.is_upward(other, name));
+        let counts = !routed && !matches!(node.join, None | Some(Join::All));
         let mut counted = Vec::new();
         for (position, need) in node.needs.iter().enumerate() {
             let Some(source) = index(&need.name).filter(|_| need.name != name) else {
                 self.bad_need(names, name, &need.name, position, path);
                 continue;
             };
-            let optional = need.optional || node.join == Some(Join::Any);
-            modes.insert(source, if optional { DependencyMode::Optional } else { DependencyMode::Required });
-            counted.push(NodeIndex(source));
+            let mode = if need.optional || counts { DependencyMode::Optional } else { DependencyMode::Required };
+            modes.insert(source, mode);
+            counted.push(Dependency { source: NodeIndex(source), inside: Inside::new(), mode });
         }
-        let any_of = (node.join == Some(Join::Any)).then_some(counted);
-        let dependency = |(source, mode)| Dependency { source: NodeIndex(source), mode };
-        (modes.into_iter().map(dependency).collect(), any_of)
+        let dependency = |(source, mode)| Dependency { source: NodeIndex(source), inside: Inside::new(), mode };
+        let counted = if counts { counted } else { Vec::new() };
+        (modes.into_iter().map(dependency).collect(), counted)
     }
 
     fn bad_need(&mut self, names: &Names, own: &str, need: &str, position: usize, path: &[&str]) {
@@ -196,12 +302,26 @@ impl Checker<'_> {
     }
 
     /// What `needs` names and the `ask` text does not mention.
-    pub(super) fn appended(&self, names: &Names, node: &NodeDef, uses: &[Use]) -> Vec<NodeIndex> {
+    pub(super) fn appended(&self, node: &NodeDef, uses: &[Use]) -> Vec<Arc<str>> {
         if !node.fields.contains_key("ask") {
             return Vec::new();
         }
         let mentioned = |name: &str| uses.iter().any(|used| used.is_slot && *used.name.name == *name);
-        let needs = node.needs.iter().filter(|need| !mentioned(&need.name));
-        needs.filter_map(|need| names.nodes.get_index_of(&need.name)).map(|index| NodeIndex(index as u32)).collect()
+        node.needs.iter().filter(|need| !mentioned(&need.name)).map(|need| need.name.as_str().into()).collect()
     }
+}
+
+impl History {
+    fn new(used: &Use, of: Option<&str>) -> Self {
+        let name = &used.name.name;
+        let written = of.map_or_else(|| name.to_string(), |of| format!("{name}.{of}"));
+        let (path, range) = (used.path.clone(), used.name.range.clone());
+        Self { of: of.map(str::to_owned), written, path, range, inside: used.known.item }
+    }
+}
+
+/// Whether a node has an edge to the node of that name.
+fn leads_to(node: &NodeDef, name: &str) -> bool {
+    let by_error = matches!(&node.on_error, ErrorPolicyDef::To(to) if to == name);
+    by_error || node.next.iter().any(|case| case.to.iter().any(|to| to == name))
 }

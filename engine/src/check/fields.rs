@@ -42,11 +42,13 @@ pub(super) struct Known {
     pub(super) this: bool,
     /// A count: inputs alone.
     pub(super) count: bool,
+    /// The node's own value, by its name.
+    pub(super) own: bool,
 }
 
 impl Known {
     /// What is evaluated for each item.
-    pub(super) const ITEM: Self = Self { item: true, this: false, count: false };
+    pub(super) const ITEM: Self = Self { item: true, this: false, count: false, own: false };
 }
 
 impl Checker<'_> {
@@ -74,6 +76,7 @@ impl Checker<'_> {
             let message = format!("a node of kind `{}` needs `{}`: {}", spec.name, field.name, field.doc);
             self.error(codes::MISSING_KEY, path, Part::Key, message);
         }
+        self.choices(spec, node, path);
         let work: Vec<&str> = spec
             .work_keys
             .iter()
@@ -158,7 +161,8 @@ impl Checker<'_> {
                 let map = names.into_iter().map(|name| (name.to_owned(), Value::String(name.to_owned()))).collect();
                 self.compiled(&Value::Object(map), at, known, uses).map(Field::Tree)
             }
-            FieldFormat::Expression | FieldFormat::ExpressionOrNames => {
+            FieldFormat::Names => self.names_field(field, value, at),
+            FieldFormat::Expression | FieldFormat::ExpressionOrNames | FieldFormat::Choice => {
                 self.compiled(value, at, known, uses).map(Field::Tree)
             }
             FieldFormat::Text => self.text(value, at).map(|text| Field::Literal(Value::String(text.to_owned()))),

@@ -5,16 +5,21 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::dependencies::{Captures, Gathered};
+use super::dependencies::{Captures, Gathered, History, Taken};
 use super::fields::{Known, Use};
+use super::flow_rules::{backwards, merge_edges};
+use super::lower::lower;
 use super::scope::Names;
 use super::{Checker, part_hash};
-use crate::definition::{ErrorPolicyDef, KindSpec, KindWork, NodeDef};
+use crate::definition::{self, ErrorPolicyDef, KindSpec, KindWork, NodeDef};
 use crate::diagnostic::codes;
 use crate::dialect::Dialect;
 use crate::expr::Tree;
 use crate::failure::ErrorClass;
-use crate::graph::{Count, ExpansionRules, Field, Graph, Node, NodeCode, OnError, OnItemError, Work};
+use crate::graph::{
+    Called, ExpansionRules, Field, Graph, Join, Node, NodeCode, OnError, OnItemError, Work, forward_order,
+};
+use crate::id::NodeIndex;
 use crate::retry::RetryPolicy;
 use crate::source::Part;
 
@@ -29,46 +34,81 @@ impl Checker<'_> {
         path: &[&str],
         output: Option<&Value>,
         output_path: &[&str],
-    ) -> Option<(Graph, Captures)> {
+    ) -> Option<(Graph, Taken)> {
         let depth_max = self.limits.depth.min(DEPTH_MAX.saturating_sub(self.depth));
         if names.depth >= depth_max {
             self.error(codes::LIMIT, path, Part::Key, format!("groups nest deeper than `limits.depth` ({depth_max})"));
             return None;
         }
         let before = self.errors.found;
+        let mut flow = self.edges(names, path);
         let mut captures = Captures::new();
         let mut nodes = Vec::with_capacity(names.nodes.len());
         let mut mentions = Vec::with_capacity(names.nodes.len());
-        for (name, node) in names.nodes {
+        let mut histories: Vec<(Option<usize>, History)> = Vec::new();
+        for (index, (name, node)) in names.nodes.iter().enumerate() {
             let at: Vec<&str> = path.iter().copied().chain([name.as_str()]).collect();
-            let (node, uses) = self.node(names, name, node, &at, &mut captures);
+            let (node, uses, past) = self.node(names, name, node, &at, &mut captures);
+            histories.extend(past.into_iter().map(|history| (Some(index), history)));
             nodes.push(node);
             mentions.push(uses);
         }
+        for (from, _, to) in flow.forward() {
+            nodes[to].edges_in.push(NodeIndex(from as u32));
+        }
+        nodes.iter_mut().for_each(merge_edges);
         let mut uses = Vec::new();
         let known = Known { this: true, ..Known::default() };
         let tree = output.and_then(|output| self.compiled(output, output_path, known, &mut uses));
         let mut gathered = Gathered::default();
         self.gather(names, None, &uses, &mut gathered, &mut captures);
+        histories.extend(std::mem::take(&mut gathered.histories).into_iter().map(|history| (None, history)));
         if let Some(tree) = &tree {
             self.comparisons(names, tree, output_path);
         }
-        let read: BTreeSet<&str> = gathered.optional.keys().map(String::as_str).collect();
-        if output.is_some() && self.errors.found == before && self.broken.is_empty() {
-            self.warn_unused(&nodes, &read, path);
+        let order = self.forward_order(names, &nodes, &mentions, path);
+        if order.is_some() {
+            self.loops(names, &mut flow, &nodes, path);
         }
-        let graph = Graph::build(nodes).map_err(|cycles| {
-            cycles.iter().for_each(|cycle| self.cycle(names, cycle, &mentions, path));
-        });
-        let graph = graph.ok();
-        let mut graph = graph.filter(|_| self.errors.found == before)?;
+        self.headers(names, &flow, path);
+        let pasts = self.histories(names, &flow, histories, &mut nodes);
+        if let Some(order) = &order {
+            self.exclusive(names, &flow, &nodes, order, path);
+        }
+        self.joins(names, &flow, &nodes, path);
+        let read: BTreeSet<&str> = gathered.optional.keys().map(String::as_str).collect();
+        for (name, node) in names.nodes.keys().zip(&mut nodes) {
+            node.is_kept |= output.is_none() || read.contains(name.as_str());
+        }
+        if output.is_some() && self.errors.found == before && self.broken.is_empty() {
+            self.warn_unused(&nodes, &read, &backwards(&flow, &pasts.read), path);
+            self.warn_spent_values(names, &flow, &nodes, &read, path);
+        }
+        order.filter(|_| self.errors.found == before)?;
+        let mut graph = lower(nodes, &flow)
+            .map_err(|circles| circles.iter().for_each(|circle| self.loop_circle(names, circle, path)))
+            .ok()?;
         let required = gathered.optional.iter().filter(|(_, optional)| !**optional);
-        graph.output_requires = required.filter_map(|(name, _)| graph.find(name)).collect();
+        let place = |(name, _): (&String, _)| graph.find_anywhere(name).map(|(node, way)| (node, way.to_vec()));
+        graph.output_requires = required.filter_map(place).collect();
         graph.output_requires.sort_unstable();
+        let outside = gathered.outside.iter().filter(|(_, optional)| !**optional);
+        graph.output_requires_outside = outside.map(|(name, _)| name.as_str().into()).collect();
         graph.output = tree;
         graph.bind_names();
         graph.hash = part_hash(path.last().unwrap_or(&""), graph.nodes().len());
-        Some((graph, captures))
+        Some((graph, Taken { names: captures, histories: pasts.outwards }))
+    }
+
+    /// The nodes, each after what it waits for. Circles are reported.
+    fn forward_order(&mut self, names: &Names, nodes: &[Node], mentions: &[Vec<Use>], path: &[&str]) -> Option<Vec<usize>> {
+        match forward_order(nodes) {
+            Ok(order) => Some(order),
+            Err(cycles) => {
+                cycles.iter().for_each(|cycle| self.cycle(names, cycle, mentions, path));
+                None
+            }
+        }
     }
 
     /// Compiles one node. After an error it is there all the same, for the cycles that it may be part of.
@@ -79,35 +119,56 @@ impl Checker<'_> {
         node: &NodeDef,
         path: &[&str],
         captures: &mut Captures,
-    ) -> (Node, Vec<Use>) {
+    ) -> (Node, Vec<Use>, Vec<History>) {
         let Some(spec) = self.kinds.get(&node.kind).cloned() else {
             self.error(codes::UNKNOWN_KIND, path, Part::Key, format!("no kind is called `{}`", node.kind));
-            return (Node::new(name, Work::Value), Vec::new());
+            return (Node::new(name, Work::Value), Vec::new(), Vec::new());
         };
         self.names_are_free(names, name, node, path);
         self.attributes_apply(&spec, node, path);
         let mut uses = Vec::new();
+        let mut checked = Node::new(name, Work::Value);
         let mut code = self.code(&spec, node, path, &mut uses);
+        self.counts(node, &mut checked, &mut code, path, &mut uses);
         let mut gathered = Gathered::default();
         self.gather(names, Some((name, node)), &uses, &mut gathered, captures);
+        code.until = self.until(names, name, &spec, node, path, &mut gathered, captures);
         let work = self.work(names, name, &spec, node, path, &mut gathered, captures);
         self.shapes(names, node, path);
         self.warn_braces(names, &spec, node, path);
         self.all_comparisons(names, &code, path);
-        let (dependencies, any_of) = self.dependencies(names, name, node, gathered, path);
-        code.appended = self.appended(names, node, &uses);
-        let mut checked = Node::new(name, work.unwrap_or(Work::Value));
-        checked.dependencies = dependencies;
-        checked.any_of = any_of;
+        (checked.dependencies, checked.counted) = self.dependencies(names, name, node, &gathered, path);
+        code.appended = self.appended(node, &uses);
+        checked.work = work.unwrap_or(Work::Value);
+        let required = gathered.outside.iter().filter(|(_, optional)| !**optional);
+        checked.requires_outside = required.map(|(name, _)| name.as_str().into()).collect();
+        checked.join = match node.join {
+            None => Join::Default,
+            Some(definition::Join::All) => Join::All,
+            Some(definition::Join::Any) => Join::Any,
+            Some(definition::Join::First) => Join::First,
+            Some(definition::Join::Quorum(count)) => Join::Quorum(count),
+        };
         checked.has_guard = node.when.is_some();
         checked.for_each = node.for_each.is_some();
-        checked.item_name = node.item_name.as_deref().unwrap_or("item").into();
-        checked.samples = node.samples.as_ref().map(fixed);
-        checked.max_parallel = node.max_parallel.as_ref().map(fixed);
+        checked.item_name = node.item_names().0.into();
+        checked.index_name = node.item_names().1.into();
+        checked.sequential = node.sequential;
+        checked.has_stop = node.stop_when.is_some();
+        checked.max_depth = node.max_depth;
+        checked.has_effect = match &checked.work {
+            Work::Leaf => spec.acts(|field| node.fields.get(field)),
+            Work::Human { .. } => true,
+            Work::Expand => code.expansion.as_ref().is_some_and(|rules| !rules.tools.is_empty()),
+            Work::Group(graph) | Work::Loop(graph) | Work::Call(Called::Other(graph)) => {
+                graph.nodes().iter().any(|node| node.has_effect)
+            }
+            Work::Value | Work::Call(Called::Around(_)) => false,
+        };
         checked.has_input = match checked.work {
             Work::Leaf => code.asks() || !code.fields.values().all(Field::is_constant),
-            Work::Call(_) | Work::Expand => true,
-            Work::Value | Work::Group(_) => false,
+            Work::Call(_) | Work::Expand | Work::Human { .. } => true,
+            Work::Value | Work::Group(_) | Work::Loop(_) => false,
         };
         checked.has_value = node.schema.is_some() || node.output.is_some();
         checked.retry = retry(&spec, node);
@@ -115,6 +176,7 @@ impl Checker<'_> {
         checked.on_error = match node.on_error {
             ErrorPolicyDef::Skip => OnError::Skip,
             ErrorPolicyDef::Value(_) => OnError::Value,
+            ErrorPolicyDef::To(_) => OnError::To,
             _ => OnError::Fail,
         };
         checked.on_item_error = match node.on_item_error {
@@ -124,7 +186,7 @@ impl Checker<'_> {
             _ => OnItemError::Fail,
         };
         checked.code = Arc::new(code);
-        (checked, uses)
+        (checked, uses, gathered.histories)
     }
 
     /// Compiles everything that the driver evaluates.
@@ -134,7 +196,6 @@ impl Checker<'_> {
             checker.compiled(value.as_ref()?, &at, known, uses).map(Box::new)
         };
         let outside = Known::default();
-        let count = Known { count: true, ..outside };
         let error_value = |policy: &ErrorPolicyDef| match policy {
             ErrorPolicyDef::Value(value) => Some(value.clone()),
             _ => None,
@@ -145,8 +206,7 @@ impl Checker<'_> {
             spec: Some(spec.clone()),
             guard: tree(self, "when", &node.when, outside),
             items: tree(self, "for_each", &node.for_each, outside),
-            samples: tree(self, "samples", &node.samples, count),
-            max_parallel: tree(self, "max_parallel", &node.max_parallel, count),
+            stop: tree(self, "stop_when", &node.stop_when, Known { this: true, ..outside }),
             schema: node.schema.clone(),
             output: if is_group {
                 None
@@ -157,15 +217,10 @@ impl Checker<'_> {
             item_error_value: tree(self, "on_item_error.value", &error_value(&node.on_item_error), Known::ITEM),
             ..NodeCode::default()
         };
-        for (key, written, tree) in
-            [("samples", &node.samples, &code.samples), ("max_parallel", &node.max_parallel, &code.max_parallel)]
-        {
-            let fits = |value: &Value| value.as_u64().is_some_and(|n| (1..=u64::from(u32::MAX)).contains(&n));
-            let is_tree = written.as_ref().is_some_and(|value| value.is_array() || value.is_object());
-            if is_tree || tree.as_ref().and_then(|tree| tree.constant()).is_some_and(|value| !fits(value)) {
-                let at: Vec<&str> = path.iter().copied().chain([key]).collect();
-                self.error(codes::WRONG_TYPE, &at, Part::Value, format!("`{key}` wants a whole number from 1"));
-            }
+        for (number, case) in node.next.iter().enumerate() {
+            let key = format!("next.{number}.when");
+            let guard = tree(self, &key, &case.when, Known { own: true, this: true, ..outside });
+            code.cases.push(guard.map(|guard| *guard));
         }
         code.fields = self.fields(spec, node, path, uses);
         self.warn_equal_samples(node, path);
@@ -180,7 +235,9 @@ impl Checker<'_> {
             if let Some(allow) = &node.allow {
                 rules.kinds = allow.kinds.clone().unwrap_or(rules.kinds);
                 rules.models = allow.models.clone().unwrap_or_default();
+                rules.tools = allow.tools.clone().unwrap_or_default();
             }
+            self.allowed_tools(node, path);
             self.fallback(node, &rules, path);
             code.expansion = Some(Arc::new(rules));
         }
@@ -202,13 +259,15 @@ impl Checker<'_> {
             KindWork::Leaf => Work::Leaf,
             KindWork::Value => Work::Value,
             KindWork::Expand => Work::Expand,
+            KindWork::Human => Work::Human { has_default: node.fields.contains_key("default") },
             KindWork::Call => Work::Call(self.called(node, path, names.depth)?),
             KindWork::Group => {
                 let inside: Vec<&str> = path.iter().copied().chain(["nodes"]).collect();
                 let output: Vec<&str> = path.iter().copied().chain(["output"]).collect();
                 let inner = names.inside(name, node);
                 let (graph, taken) = self.frame(&inner, &inside, node.output.as_ref(), &output)?;
-                for (levels, captured) in taken {
+                gathered.histories.extend(taken.histories);
+                for (levels, captured) in taken.names {
                     if levels == 1 {
                         gathered.waits.insert(captured);
                     } else {
@@ -219,10 +278,6 @@ impl Checker<'_> {
             }
         })
     }
-}
-
-fn fixed(value: &Value) -> Count {
-    value.as_u64().and_then(|count| u32::try_from(count).ok()).map_or(Count::Decided, Count::Fixed)
 }
 
 fn retry(spec: &KindSpec, node: &NodeDef) -> RetryPolicy {

@@ -2,23 +2,29 @@
 //!
 //! A frame is checked node by node (`frame.rs`): its attributes must apply (`attributes.rs`), its fields are compiled
 //! (`fields.rs`), the names in them resolved to nodes, inputs and items (`scope.rs`), and what they require becomes the edges
-//! of a [`Graph`] (`dependencies.rs`). `types.rs` finds what can never fit, `cycles.rs` draws circles, `calls.rs` loads other
-//! workflows, `plans.rs` checks what a model drew with the same code.
+//! of a [`Graph`] (`dependencies.rs`). Edges and loops are found in `flow.rs`, held to their rules in `flow_rules.rs` and
+//! `exclusive.rs`, and loops lowered to single nodes in `lower.rs`. `types.rs` finds what can never fit, `cycles.rs` draws circles, `calls.rs` loads other
+//! workflows, `plans.rs` checks what a model drew with the same code, `words.rs` knows names that the program registered.
 
 mod attributes;
 mod calls;
 mod cycles;
 mod dependencies;
+mod exclusive;
 mod fields;
+mod flow;
+mod flow_rules;
 mod frame;
+mod lower;
 mod plans;
 mod scope;
 mod types;
 mod warnings;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use crate::definition::{self, FieldFormat, KindSpec, KindWork, LimitsDef, WorkflowDef};
 use crate::diagnostic::{Code, Diagnostic, Place, codes, did_you_mean};
@@ -129,7 +135,15 @@ pub fn builtin_kinds() -> Vec<KindSpec> {
             .required("graph", FieldFormat::Expression, "the plan, the value of a `plan` node")
             .field("with", FieldFormat::Expression, "names that the plan's texts may mention")
             .field("dialect", FieldFormat::Text, "`graph`, or `flowchart`: with loops"),
+        kind_of_human(),
     ]
+}
+
+fn kind_of_human() -> KindSpec {
+    let doc = "taken in place of an answer when `timeout` is over";
+    KindSpec { work: KindWork::Human, effect: true, ..KindSpec::leaf("human") }
+        .required("prompt", FieldFormat::Template, "what the person is asked")
+        .field("default", FieldFormat::Expression, doc)
 }
 
 /// Most errors that are reported, and most warnings: a generated file may hold one mistake a hundred thousand times.
@@ -167,8 +181,8 @@ struct Checker<'a> {
     errors: Found,
     warnings: Found,
     limits: Limits,
-    /// Workflows that are being checked, outermost first: a call of one of them is recursive.
-    calling: Vec<String>,
+    /// Workflows that are being checked, outermost first: a call of one of them is recursive, and its graph is known later.
+    calling: Vec<(String, Arc<OnceLock<Weak<Graph>>>)>,
     /// Frames around this definition, in the workflows that call it.
     depth: u32,
     /// Workflows that were checked already; `None`: with errors.
@@ -180,7 +194,7 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn new(source: Option<&'a Source>, kinds: &'a BTreeMap<String, Arc<KindSpec>>, library: &'a dyn Library) -> Self {
-        let calling = source.map(|source| source.name().to_string()).into_iter().collect();
+        let calling = source.map(|source| (source.name().to_string(), Arc::default())).into_iter().collect();
         Self {
             source,
             kinds,
@@ -259,13 +273,16 @@ impl<'a> Checker<'a> {
 
     fn workflow(&mut self, definition: WorkflowDef) -> Option<Arc<Workflow>> {
         self.limits = limits(&definition.limits);
-        let graph = self.closed_graph(&definition)?;
+        let graph = Arc::new(self.closed_graph(&definition)?);
+        if let Some((_, around)) = self.calling.last() {
+            around.get_or_init(|| Arc::downgrade(&graph));
+        }
         Some(Arc::new(Workflow {
             name: definition.name.clone(),
             calls_max: definition.budget.calls,
             limits: self.limits,
             hash: definition.hash(),
-            graph: Arc::new(graph),
+            graph,
             definition,
         }))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Checker, NoLibrary};
-use crate::definition::{KindSpec, NodeDef};
+use crate::definition::{KindSpec, NodeDef, Word};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::dialect::{ANSWER, Dialect, Plan};
 use crate::graph::{ExpansionRules, Graph};
@@ -24,6 +24,24 @@ impl PlanChecker {
         Self { kinds }
     }
 
+    /// The tools that plans may call by these rules, in their order.
+    pub fn tools(&self, rules: &ExpansionRules) -> Vec<&Word> {
+        let words = self.kinds.get("tool").and_then(|spec| Some(&spec.names()?.words)).into_iter().flatten();
+        words.filter(|word| rules.tools.contains(&word.name)).collect()
+    }
+
+    /// Why the rules forbid a node, if they do.
+    fn not_allowed(&self, node: &NodeDef, rules: &ExpansionRules, at: &str) -> Option<Diagnostic> {
+        let names = self.kinds.get(&node.kind).and_then(|spec| node.fields.get(&spec.names()?.name));
+        let (key, what, word, allowed, list) = match names.and_then(Value::as_str) {
+            Some(name) => ("tool", "tool", name, &rules.tools, "tools"),
+            None => ("type", "kind", node.kind.as_str(), &rules.kinds, "kinds"),
+        };
+        let message = format!("the {what} `{word}` is not allowed here; `allow: {{{list}: …}}` names those that are");
+        let is_allowed = allowed.iter().any(|allowed| allowed == word);
+        (!is_allowed).then(|| Diagnostic::error(codes::BAD_PLAN, format!("{at}.{key}"), message))
+    }
+
     /// Parses, lowers and checks the value of a `plan` node; nothing is repaired. `keys` are the names beside `question` that
     /// its texts may mention.
     ///
@@ -39,10 +57,8 @@ impl PlanChecker {
         let mut problems = loops_allowed(&plan, rules);
         let definition = plan.lower(keys).map_err(|more| [std::mem::take(&mut problems), more].concat())?;
         for (index, step) in plan.steps.iter().enumerate() {
-            for kind in drawn_kinds(&definition.nodes[&step.id]).filter(|kind| !rules.kinds.contains(kind)) {
-                let message =
-                    format!("the kind `{kind}` is not allowed here; `allow: {{kinds: …}}` names those that are");
-                problems.push(Diagnostic::error(codes::BAD_PLAN, format!("steps[{index}].type"), message));
+            for node in drawn(&definition.nodes[&step.id]) {
+                problems.extend(self.not_allowed(node, rules, &format!("steps[{index}]")));
             }
         }
         let mut checker = Checker::new(None, &self.kinds, &NoLibrary);
@@ -91,10 +107,10 @@ fn loops_allowed(plan: &Plan, rules: &ExpansionRules) -> Vec<Diagnostic> {
     problems
 }
 
-/// The kinds that a step was drawn to be: of a loop those of its parts, what only hands values on apart.
-fn drawn_kinds(node: &NodeDef) -> impl Iterator<Item = &String> {
+/// What a step was drawn to do: of a loop its parts, what only hands values on apart.
+fn drawn(node: &NodeDef) -> impl Iterator<Item = &NodeDef> {
     let parts: Vec<&NodeDef> = if node.nodes.is_empty() { vec![node] } else { node.nodes.values().collect() };
-    parts.into_iter().map(|node| &node.kind).filter(|kind| *kind != "set")
+    parts.into_iter().filter(|node| node.kind != "set")
 }
 
 impl Checker<'_> {

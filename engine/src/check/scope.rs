@@ -13,8 +13,10 @@ pub(super) struct Names<'a> {
     pub(super) nodes: &'a IndexMap<String, NodeDef>,
     inputs: Option<&'a IndexMap<String, InputDef>>,
     outer: Option<(&'a Names<'a>, &'a str)>,
-    /// Name of the items that the node holding this frame maps over.
-    item: Option<&'a str>,
+    /// Names of the items that the node holding this frame maps over, and of their numbers.
+    item: Option<(&'a str, &'a str)>,
+    /// Whether the frame is that of a pass, or of an item of a sequential map.
+    pub(super) loops: bool,
     pub(super) depth: u32,
 }
 
@@ -36,13 +38,14 @@ pub(super) enum Meaning<'a> {
 impl<'a> Names<'a> {
     /// The names of a workflow or plan.
     pub(super) fn closed(nodes: &'a IndexMap<String, NodeDef>, inputs: &'a IndexMap<String, InputDef>) -> Self {
-        Self { nodes, inputs: Some(inputs), outer: None, item: None, depth: 0 }
+        Self { nodes, inputs: Some(inputs), outer: None, item: None, loops: false, depth: 0 }
     }
 
     /// The names inside a group.
     pub(super) fn inside(&'a self, name: &'a str, group: &'a NodeDef) -> Names<'a> {
-        let item = group.for_each.is_some().then(|| group.item_name.as_deref().unwrap_or("item"));
-        Names { nodes: &group.nodes, inputs: None, outer: Some((self, name)), item, depth: self.depth + 1 }
+        let item = group.for_each.is_some().then(|| group.item_names());
+        let loops = group.loops();
+        Names { nodes: &group.nodes, inputs: None, outer: Some((self, name)), item, loops, depth: self.depth + 1 }
     }
 
     pub(super) fn find(&self, name: &str) -> Meaning<'a> {
@@ -53,7 +56,7 @@ impl<'a> Names<'a> {
             if let Some(node) = names.nodes.get(name) {
                 return if through == Some(name) { Meaning::Around } else { Meaning::Node(levels, node) };
             }
-            if names.item == Some(name) {
+            if names.item.is_some_and(|(item, index)| item == name || index == name) {
                 return Meaning::Item;
             }
             if let Some(input) = names.inputs.and_then(|inputs| inputs.get(name)) {
@@ -66,9 +69,20 @@ impl<'a> Names<'a> {
         Meaning::Unknown
     }
 
+    /// Whether an edge from one node to another leads upwards: to itself, or to a node written above.
+    pub(super) fn is_upward(&self, from: &str, to: &str) -> bool {
+        self.nodes.get_index_of(to) <= self.nodes.get_index_of(from)
+    }
+
+    /// The node of the frame around this one that holds it.
+    pub(super) fn held_by(&self) -> Option<(&'a Names<'a>, &'a str)> {
+        self.outer
+    }
+
     /// Whether something around this frame has the name already.
     pub(super) fn outer_name(&self, name: &str) -> bool {
-        self.item == Some(name) || self.outer.is_some_and(|(outer, _)| !matches!(outer.find(name), Meaning::Unknown))
+        let is_item = self.item.is_some_and(|(item, index)| item == name || index == name);
+        is_item || self.outer.is_some_and(|(outer, _)| !matches!(outer.find(name), Meaning::Unknown))
     }
 
     /// Every name that could have been meant.
@@ -78,7 +92,7 @@ impl<'a> Names<'a> {
         while let Some(frame) = at {
             names.extend(frame.nodes.keys().map(String::as_str));
             names.extend(frame.inputs.into_iter().flat_map(IndexMap::keys).map(String::as_str));
-            names.extend(frame.item);
+            names.extend(frame.item.map(|(item, _)| item));
             at = frame.outer.map(|(outer, _)| outer);
         }
         names

@@ -1,6 +1,6 @@
 //! What works and is most likely not meant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use serde_json::Value;
@@ -67,13 +67,22 @@ impl Checker<'_> {
         }
     }
 
-    /// Warns of nodes whose value reaches neither the output nor a node that does.
-    pub(super) fn warn_unused(&mut self, nodes: &[Node], read: &BTreeSet<&str>, path: &[&str]) {
-        let mut used: Vec<bool> = nodes.iter().map(|node| read.contains(&*node.name)).collect();
+    /// `backwards` has by node what it needs without waiting: tails of its loop, and values of earlier passes.
+    ///
+    /// Warns of nodes that do nothing to the world and whose value reaches neither the output nor a node that is used.
+    pub(super) fn warn_unused(
+        &mut self,
+        nodes: &[Node],
+        read: &BTreeSet<&str>,
+        backwards: &BTreeMap<usize, Vec<usize>>,
+        path: &[&str],
+    ) {
+        let mut used: Vec<bool> = nodes.iter().map(|node| read.contains(&*node.name) || node.has_effect).collect();
         let mut queue: Vec<usize> = (0..nodes.len()).filter(|index| used[*index]).collect();
         while let Some(index) = queue.pop() {
-            for dependency in &nodes[index].dependencies {
-                let source = dependency.source.index();
+            let back = backwards.get(&index).into_iter().flatten().copied();
+            let sources = nodes[index].waits_for().into_iter().map(|source| source.index()).chain(back);
+            for source in sources {
                 if !std::mem::replace(&mut used[source], true) {
                     queue.push(source);
                 }

@@ -1,5 +1,7 @@
 //! What a node kind looks like from outside: data only, so that the checker knows kinds whose code lives elsewhere.
 
+use serde_json::Value;
+
 use crate::retry::RetryPolicy;
 
 /// Description of a node kind.
@@ -21,6 +23,8 @@ pub struct KindSpec {
     pub calls_model: bool,
     /// Whether `samples` makes sense: the same input may give different values.
     pub samples: bool,
+    /// Whether a step of it may do something to the world, so that it is more than its value; see [`Self::acts`].
+    pub effect: bool,
 }
 
 /// Who does the work of a kind.
@@ -36,6 +40,8 @@ pub enum KindWork {
     Call,
     /// A frame over a plan.
     Expand,
+    /// A person is asked.
+    Human,
 }
 
 /// One field of a kind.
@@ -49,6 +55,19 @@ pub struct FieldSpec {
     pub required: bool,
     /// What it is, in one line, for `help` and the docs.
     pub doc: String,
+    /// The names that a field of the format [`FieldFormat::Names`] may have.
+    pub words: Vec<Word>,
+}
+
+/// A name that a field may have: what the program registered under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// As it is written.
+    pub name: String,
+    /// What it means, in one line.
+    pub doc: String,
+    /// Whether a step that has it may do something to the world.
+    pub effect: bool,
 }
 
 /// How a field's text is read.
@@ -72,6 +91,10 @@ pub enum FieldFormat {
     Flag,
     /// A YAML tree taken as it stands.
     Literal,
+    /// One of the field's `words`, or a list of some that the field of the format [`Choice`](Self::Choice) picks from.
+    Names,
+    /// An expression that gives one name of the list in the kind's field of the format [`Names`](Self::Names).
+    Choice,
 }
 
 impl KindSpec {
@@ -86,24 +109,40 @@ impl KindSpec {
             retry: RetryPolicy::NONE,
             calls_model: false,
             samples: false,
+            effect: false,
         }
     }
 
     /// The same with one more optional field.
     pub fn field(mut self, name: &str, format: FieldFormat, doc: &str) -> Self {
-        self.fields.push(FieldSpec { name: name.to_owned(), format, required: false, doc: doc.to_owned() });
+        self.fields.push(FieldSpec::new(name, format, doc));
         self
     }
 
     /// The same with one more required field.
     pub fn required(mut self, name: &str, format: FieldFormat, doc: &str) -> Self {
-        self.fields.push(FieldSpec { name: name.to_owned(), format, required: true, doc: doc.to_owned() });
+        self.fields.push(FieldSpec { required: true, ..FieldSpec::new(name, format, doc) });
         self
     }
 
     /// Whether the kind draws or opens plans, so that `limits` and `allow` bound them.
     pub fn has_plans(&self) -> bool {
         self.work == KindWork::Expand || self.fields.iter().any(|field| field.name == "max_steps")
+    }
+
+    /// The field that names what the program registered, if the kind has one.
+    pub fn names(&self) -> Option<&FieldSpec> {
+        self.fields.iter().find(|field| field.format == FieldFormat::Names)
+    }
+
+    /// Whether a step with these fields, as they are written, may do something to the world: its kind does, and so does one of
+    /// the words that it names, if it names words.
+    pub fn acts<'v>(&self, written: impl Fn(&str) -> Option<&'v Value>) -> bool {
+        let Some((field, value)) = self.names().and_then(|field| Some((field, written(&field.name)?))) else {
+            return self.effect;
+        };
+        let is_named = |word: &Word| listed(value).iter().any(|name| *name == word.name);
+        self.effect && field.words.iter().any(|word| word.effect && is_named(word))
     }
 
     /// Whether an attribute means something on nodes of this kind.
@@ -114,7 +153,21 @@ impl KindSpec {
             "timeout" => self.work != KindWork::Value,
             "nodes" => self.work == KindWork::Group,
             "limits" | "allow" => self.has_plans(),
+            "max_depth" => self.work == KindWork::Call,
+            "on_step_error" => self.work == KindWork::Expand,
             _ => true,
         }
     }
+}
+
+impl FieldSpec {
+    /// An optional field without words.
+    pub fn new(name: &str, format: FieldFormat, doc: &str) -> Self {
+        Self { name: name.to_owned(), format, required: false, doc: doc.to_owned(), words: Vec::new() }
+    }
+}
+
+/// One entry or a list of them.
+pub fn listed(value: &Value) -> &[Value] {
+    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
 }

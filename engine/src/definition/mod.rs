@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 pub use keys::{RESERVED, is_attribute, later};
-pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork};
+pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork, Word, listed};
 
 pub use reader::{Configuration, Parsed, read, read_configuration};
 
@@ -159,6 +159,8 @@ pub struct AllowDef {
     pub kinds: Option<Vec<String>>,
     /// Model aliases; `None`: the default model only.
     pub models: Option<Vec<String>>,
+    /// Tools; `None`: none.
+    pub tools: Option<Vec<String>>,
 }
 
 /// One entry of `needs`.
@@ -234,4 +236,16 @@ pub enum ErrorPolicyDef {
     Value(Value),
     /// `{to: …}` (nodes only): of all edges only the one to this node is live.
     To(String),
+}
+
+impl NodeDef {
+    /// What its items and their numbers are called, under `for_each`.
+    pub fn item_names(&self) -> (&str, &str) {
+        (self.item_name.as_deref().unwrap_or("item"), self.index_name.as_deref().unwrap_or("index"))
+    }
+
+    /// Whether its work sees what it gave before: under `repeat`, or in a sequential map.
+    pub fn loops(&self) -> bool {
+        self.repeat.is_some() || self.sequential
+    }
 }

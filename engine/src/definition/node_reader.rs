@@ -82,10 +82,6 @@ impl Reader<'_> {
             }
             return Some(kind);
         }
-        if map.keys().any(|key| ["tool", "choose"].contains(&key.as_str())) {
-            self.at("tool", |r| r.not_yet("tools"));
-            return None;
-        }
         let mut names: Vec<&str> = implied.iter().map(|(_, kind)| *kind).collect();
         names.dedup();
         match names.as_slice() {
@@ -271,6 +267,7 @@ impl Reader<'_> {
         self.keys(value, ALLOW, |r, key, value| match key {
             "kinds" => allow.kinds = r.names(&value),
             "models" => allow.models = r.names(&value),
+            "tools" => allow.tools = r.names(&value),
             key => unreachable!("BUG: nothing reads `{key}`"),
         });
         allow

@@ -100,6 +100,7 @@ fn allow_value(allow: &AllowDef) -> Value {
     let mut map = Map::new();
     put(&mut map, "kinds", allow.kinds.as_ref().map(|names| json!(names)));
     put(&mut map, "models", allow.models.as_ref().map(|names| json!(names)));
+    put(&mut map, "tools", allow.tools.as_ref().map(|names| json!(names)));
     Value::Object(map)
 }
 

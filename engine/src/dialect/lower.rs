@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::lower_loop::Around;
 use super::parse::{bad, excerpt};
-use super::{ANSWER, Plan, PlanStep, StepType};
+use super::{ANSWER, Plan, PlanStep, StepType, tools};
 use crate::calc::Formula;
 use crate::definition::{ErrorPolicyDef, InputDef, Need, NodeDef, WorkflowDef};
 use crate::diagnostic::{Diagnostic, did_you_mean};
@@ -162,7 +162,10 @@ impl<'p> Lowering<'_, 'p> {
             () if self.around.is_some() => IN_LOOP,
             () => BACKGROUND,
         };
-        let mut node = self.work("ask", &step.ask, step.kind, system, problems);
+        let mut node = match &step.tool {
+            Some(tool) => self.call(tool, problems),
+            None => self.work("ask", &step.ask, step.kind, system, problems),
+        };
         if step.id != ANSWER {
             node.on_error = ErrorPolicyDef::Skip;
         }
@@ -184,6 +187,30 @@ impl<'p> Lowering<'_, 'p> {
         for need in &self.step.needs {
             self.require("needs", need.trim_end_matches('?'), problems);
         }
+    }
+
+    /// The node that calls a tool; in its arguments a loop is its last value.
+    fn call(&self, tool: &str, problems: &mut Vec<Diagnostic>) -> NodeDef {
+        let mut step = self.step.clone();
+        let mut names = Vec::new();
+        for text in self.step.texts() {
+            names.extend(self.mentioned("with", text, false, problems));
+        }
+        let slots: IndexMap<&String, String> = names.iter().map(|name| (name, self.slot(name, true))).collect();
+        let slot = |name: &str| Ok(format!("{{{}}}", slots.get(&name.to_owned()).map_or(name, String::as_str)));
+        step.change_texts(|text| Slotted::parse(text).render(slot).unwrap_or_else(|_| text.to_owned()));
+        let mut node = NodeDef::new("tool").field("tool", tool);
+        match tools::arguments(&Value::Object(step.with)) {
+            Some(with) => drop(node.fields.insert("with".to_owned(), with)),
+            None => {
+                let message = "a text of an argument is longer than 2,000 bytes";
+                problems.push(bad(format!("{}.with", self.path), message));
+            }
+        }
+        if self.around.is_none() {
+            node.needs = self.needs(&names);
+        }
+        node
     }
 
     /// The node that asks or computes a text.

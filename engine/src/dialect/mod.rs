@@ -13,16 +13,18 @@ mod parse;
 mod prompt;
 mod repair;
 mod repair_loop;
+mod tools;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::calc::Formula;
 
 pub use parse::parse_reply;
 pub use prompt::{planning_rules, worked_examples};
 pub use repair::{Repair, repair};
+pub use tools::{tool_rules, with_tools};
 
 /// The id of the step that the engine appends.
 pub const ANSWER: &str = "answer";
@@ -98,6 +100,14 @@ pub struct PlanStep {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(skip)]
     pub needs: Vec<String>,
+    /// The tool that it calls in place of asking: then it has neither `ask` nor `type`. Offered where tools are allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub tool: Option<String>,
+    /// What the tool is given.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(skip)]
+    pub with: Map<String, Value>,
 }
 
 /// How a step repeats: `ask` gave its first value, `again` makes the next one. Or a block of steps that repeats as a whole.
@@ -177,7 +187,12 @@ impl Plan {
 
     /// The plan as a value.
     pub fn to_value(&self) -> Value {
-        serde_json::to_value(self).expect("BUG: a plan is always JSON")
+        let mut value = serde_json::to_value(self).expect("BUG: a plan is always JSON");
+        let steps = value["steps"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut);
+        steps
+            .filter(|step| step.contains_key("tool"))
+            .for_each(|step| step.retain(|key, _| key != "ask" && key != "type"));
+        value
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Plan, PlanStep, Repeat, StepType};
+use super::{Plan, PlanStep, Repeat, StepType, tools};
 use crate::diagnostic::{Diagnostic, codes, did_you_mean};
 
 /// Most steps that are looked at, whatever the limits say.
@@ -10,7 +10,7 @@ const STEPS_MAX: usize = 1_000;
 /// Longest `ask` in bytes.
 const ASK_BYTES_MAX: usize = 20_000;
 
-const KEYS: [&str; 8] = ["id", "ask", "type", "each", "if", "unless", "repeat", "needs"];
+const KEYS: [&str; 10] = ["id", "ask", "type", "each", "if", "unless", "repeat", "needs", "tool", "with"];
 const REPEAT_KEYS: [&str; 4] = ["again", "until", "max", "steps"];
 
 /// Reads what a model returned: an object with `steps`, or the bare list.
@@ -95,7 +95,16 @@ fn parse_step(path: &str, value: &Value, problems: &mut Vec<Diagnostic>) -> Opti
         Some(value) => parse_repeat(path, value, problems).map(Box::new),
     };
     let is_block = repeat.as_ref().is_some_and(|repeat| !repeat.steps.is_empty());
-    let ask = if is_block && !map.contains_key("ask") { Some(String::new()) } else { text(map, "ask", &at, problems) };
+    let call = tools::read(map, &at, problems);
+    if call.is_some() && repeat.is_some() {
+        let problem = bad(at("repeat"), "a step that calls a tool does not repeat");
+        problems.push(problem.help("put it into a block: `repeat: {steps: […], until: ID, max: N}`"));
+    }
+    let ask = match (&call, is_block && !map.contains_key("ask")) {
+        (Some(_), _) => None,
+        (None, true) => Some(String::new()),
+        (None, false) => text(map, "ask", &at, problems),
+    };
     if let Some(ask) = &ask
         && (ask.trim().is_empty() != is_block || ask.len() > ASK_BYTES_MAX)
     {
@@ -130,7 +139,8 @@ fn parse_step(path: &str, value: &Value, problems: &mut Vec<Diagnostic>) -> Opti
             Vec::new()
         }
     };
-    Some(PlanStep { id, ask, kind: kind.unwrap_or_default(), each, only_if, unless, repeat, needs })
+    let (tool, with) = call.map_or((None, Map::new()), |(tool, with)| (Some(tool), with));
+    Some(PlanStep { id, ask, kind: kind.unwrap_or_default(), each, only_if, unless, repeat, needs, tool, with })
 }
 
 fn unknown_keys<const N: usize>(

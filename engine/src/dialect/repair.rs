@@ -79,7 +79,7 @@ fn position(steps: &[PlanStep], id: &str) -> Option<usize> {
 /// Renames every reference to a step (and not the step itself).
 fn rename_references(steps: &mut [PlanStep], from: &str, to: &str) {
     for step in steps {
-        step.ask = replace_slot(&step.ask, from, to);
+        replace_slot(step, from, to);
         for reference in [&mut step.each, &mut step.only_if, &mut step.unless].into_iter().flatten() {
             if reference == from {
                 to.clone_into(reference);
@@ -90,35 +90,42 @@ fn rename_references(steps: &mut [PlanStep], from: &str, to: &str) {
                 *need = need.replace(from, to);
             }
         }
-        rename_in_loop(step, from, to);
+        if let Some(repeat) = &mut step.repeat {
+            rename_references(&mut repeat.steps, from, to);
+        }
     }
 }
 
-/// The same in what a step does again.
-fn rename_in_loop(step: &mut PlanStep, from: &str, to: &str) {
-    if let Some(repeat) = &mut step.repeat {
-        repeat.again = replace_slot(&repeat.again, from, to);
-        repeat.until = repeat.until.as_ref().map(|until| replace_slot(until, from, to));
-        rename_references(&mut repeat.steps, from, to);
-    }
-}
-
-pub(super) fn replace_slot(ask: &str, from: &str, to: &str) -> String {
-    let slotted = Slotted::parse(ask);
+/// Changes what its texts mention; `item` means something else in each step of a block.
+pub(super) fn replace_slot(step: &mut PlanStep, from: &str, to: &str) {
     let name = |name: &str| Ok(format!("{{{}}}", if name == from { to } else { name }));
-    slotted.render(name).unwrap_or_else(|_| ask.to_owned())
+    step.change_texts(|text| Slotted::parse(text).render(name).unwrap_or_else(|_| text.to_owned()));
+    if let Some(repeat) = step.repeat.as_mut().filter(|_| from != "item") {
+        repeat.steps.iter_mut().for_each(|inner| replace_slot(inner, from, to));
+    }
 }
 
 /// The engine asks the question itself when all steps are answered.
 fn repeated_question(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
-    let repeats = |step: &PlanStep| normal(&step.ask) == context.question && step.block().is_empty();
+    let repeats =
+        |step: &PlanStep| step.tool.is_none() && step.block().is_empty() && normal(&step.ask) == context.question;
     let at = steps.iter().position(repeats)?;
     let dropped = steps.remove(at);
     for step in steps.iter_mut() {
-        step.ask = replace_slot(&step.ask, &dropped.id, "question");
+        replace_slot(step, &dropped.id, "question");
         step.needs.retain(|need| need.trim_end_matches('?') != dropped.id);
     }
     done(&dropped.id, "it only repeats the question and was dropped")
+}
+
+/// Renames a step where it means itself: its loop does.
+fn rename_own(step: &mut PlanStep, from: &str, to: &str) {
+    if step.repeat.is_some() {
+        let first = step.ask.clone();
+        replace_slot(step, from, to);
+        step.ask = first;
+    }
+    to.clone_into(&mut step.id);
 }
 
 fn taken_id(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
@@ -132,8 +139,7 @@ fn taken_id(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
     if !is_key {
         rename_references(steps, &old, &new);
     }
-    rename_in_loop(&mut steps[at], &old, &new);
-    steps[at].id.clone_from(&new);
+    rename_own(&mut steps[at], &old, &new);
     done(&old, format!("the id is taken; it is called `{new}` now"))
 }
 
@@ -141,18 +147,14 @@ fn doubled_id(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let at = (1..steps.len()).find(|at| steps[..*at].iter().any(|other| other.id == steps[*at].id))?;
     let old = steps[at].id.clone();
     let new = (2..).map(|n| format!("{old}_{n}")).find(|new| position(steps, new).is_none())?;
-    rename_in_loop(&mut steps[at], &old, &new);
-    steps[at].id.clone_from(&new);
+    rename_own(&mut steps[at], &old, &new);
     done(&old, format!("the id is used twice; the second is called `{new}` now"))
 }
 
 fn equal_asks(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let same = |a: &PlanStep, b: &PlanStep| {
-        normal(&a.ask) == normal(&b.ask)
-            && a.kind == b.kind
-            && a.each == b.each
-            && a.guard() == b.guard()
-            && a.repeat == b.repeat
+        let ask = a.tool.is_none() && b.tool.is_none() && normal(&a.ask) == normal(&b.ask);
+        ask && a.kind == b.kind && a.each == b.each && a.guard() == b.guard() && a.repeat == b.repeat
     };
     let (at, first) = (1..steps.len())
         .find_map(|at| (0..at).find(|first| same(&steps[*first], &steps[at])).map(|first| (at, first)))?;
@@ -184,12 +186,12 @@ fn bad_each(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let all = steps.clone();
     for step in steps.iter_mut() {
         let Some(source) = step.each.clone() else { continue };
-        let is_list = |at: usize| all[at].kind == StepType::List && all[at].each.is_none();
+        let is_list = |at: usize| (all[at].kind == StepType::List || all[at].tool.is_some()) && all[at].each.is_none();
         let found = position(&all, &source).filter(|_| source != step.id);
         if step.kind == StepType::Calc || !found.is_some_and(is_list) {
             step.each = None;
             let to = if found.is_some() { source.as_str() } else { "question" };
-            step.ask = replace_slot(&step.ask, "item", to);
+            replace_slot(step, "item", to);
             return done(&step.id, format!("`each: {source}` does not name a list and was dropped"));
         }
     }
@@ -197,10 +199,14 @@ fn bad_each(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
 }
 
 fn missing_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
-    let step = steps.iter_mut().find(|step| step.each.is_some() && !mentions(&step.ask, "item"))?;
+    let can_mention = |step: &PlanStep, source: &str| step.tool.is_none() || mentions(step, source);
+    let lacks = |step: &&mut PlanStep| {
+        step.each.as_ref().is_some_and(|source| !mentions(step, "item") && can_mention(step, source))
+    };
+    let step = steps.iter_mut().find(lacks)?;
     let source = step.each.clone().unwrap_or_default();
-    if mentions(&step.ask, &source) {
-        step.ask = replace_slot(&step.ask, &source, "item");
+    if mentions(step, &source) {
+        replace_slot(step, &source, "item");
         return done(&step.id, format!("under `each` the element is `{{item}}`, not `{{{source}}}`"));
     }
     step.ask.push_str(" {item}");
@@ -208,35 +214,34 @@ fn missing_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
 }
 
 fn stray_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
-    let at = steps
-        .iter()
-        .position(|step| step.each.is_none() && step.kind != StepType::Calc && mentions(&step.ask, "item"))?;
+    let at =
+        steps.iter().position(|step| step.each.is_none() && step.kind != StepType::Calc && mentions(step, "item"))?;
     let mut lists = steps[..at].iter().filter(|step| step.kind == StepType::List && step.each.is_none());
     let list = lists.next().map(|step| step.id.clone()).filter(|_| lists.next().is_none())?;
     steps[at].each = Some(list.clone());
     done(&steps[at].id, format!("it mentions `{{item}}`; `each: {list}` was added"))
 }
 
-pub(super) fn mentions(ask: &str, name: &str) -> bool {
-    Slotted::parse(ask).slots().iter().any(|(slot, _)| slot == name)
+fn mentions(step: &PlanStep, name: &str) -> bool {
+    step.texts().iter().any(|text| has_slot(text, name))
+}
+
+pub(super) fn has_slot(text: &str, name: &str) -> bool {
+    Slotted::parse(text).slots().iter().any(|(slot, _)| slot == name)
 }
 
 fn misspelt_slot(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
     let ids: Vec<String> = steps.iter().map(|step| step.id.clone()).collect();
     for step in steps.iter_mut() {
-        let repeat = step.repeat.as_ref();
-        let looped = repeat.map(|repeat| format!("{} {}", repeat.again, repeat.until.as_deref().unwrap_or_default()));
-        for (text, in_loop) in [(Some(step.ask.clone()), false), (looped, true)] {
-            for (slot, _) in Slotted::parse(&text.unwrap_or_default()).slots() {
-                let known =
-                    ids.contains(slot) || context.keys.contains(slot) || ["question", "item"].contains(&slot.as_str());
-                let others = ids.iter().map(String::as_str).filter(|id| in_loop || *id != step.id);
-                if !known && let Some(near) = did_you_mean(slot, others) {
-                    let what = format!("`{{{slot}}}` names nothing; `{{{near}}}` was meant");
-                    step.ask = replace_slot(&step.ask, slot, near);
-                    rename_in_loop(step, slot, near);
-                    return done(&step.id, what);
-                }
+        let slots = |text: &str| Slotted::parse(text).slots().iter().map(|(slot, _)| slot.clone()).collect::<Vec<_>>();
+        for slot in &step.texts().into_iter().flat_map(slots).collect::<Vec<_>>() {
+            let known =
+                ids.contains(slot) || context.keys.contains(slot) || ["question", "item"].contains(&slot.as_str());
+            let others = ids.iter().map(String::as_str).filter(|id| *id != step.id || step.repeat.is_some());
+            if !known && let Some(near) = did_you_mean(slot, others) {
+                let what = format!("`{{{slot}}}` names nothing; `{{{near}}}` was meant");
+                replace_slot(step, slot, near);
+                return done(&step.id, what);
             }
         }
     }
@@ -293,8 +298,7 @@ fn mentioned_word(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
             continue;
         }
         let words: Vec<&str> = step.ask.split(|c: char| !c.is_alphanumeric() && !"_{}".contains(c)).collect();
-        let linked =
-            |id: &str| mentions(&step.ask, id) || step.needs.iter().any(|need| need.trim_end_matches('?') == id);
+        let linked = |id: &str| mentions(step, id) || step.needs.iter().any(|need| need.trim_end_matches('?') == id);
         let of = steps[..at].iter().find(|earlier| {
             words.contains(&earlier.id.as_str()) && !linked(&earlier.id) && step.each.as_ref() != Some(&earlier.id)
         });

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::repair::{Context, Repair, done, mentions, replace_slot};
+use super::repair::{Context, Repair, done, has_slot, replace_slot};
 use super::{PlanStep, StepType, formula};
 use crate::calc::Formula;
 
@@ -18,11 +18,7 @@ static TIMES: LazyLock<Regex> = LazyLock::new(|| {
 pub(super) fn under_each(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let step = steps.iter_mut().find(|step| step.repeat.is_some() && step.each.is_some())?;
     let source = step.each.take().unwrap_or_default();
-    step.ask = replace_slot(&step.ask, "item", &source);
-    if let Some(repeat) = &mut step.repeat {
-        repeat.again = replace_slot(&repeat.again, "item", &source);
-        repeat.until = repeat.until.as_ref().map(|until| replace_slot(until, "item", &source));
-    }
+    replace_slot(step, "item", &source);
     done(&step.id, format!("a step that repeats is not asked for each element; `each: {source}` was dropped"))
 }
 
@@ -46,7 +42,7 @@ pub(super) fn bad_again(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair
                 repeat.again.clone_from(&next);
                 return done(&step.id, format!("what is done again was read as `{next}`"));
             }
-        } else if !mentions(&repeat.again, &step.id) {
+        } else if !has_slot(&repeat.again, &step.id) {
             repeat.again = format!("{} {own}", repeat.again.trim());
             return done(&step.id, format!("what is done again does not mention the value; `{own}` was appended"));
         }
@@ -62,7 +58,7 @@ fn next_formula(text: &str, first: &str, id: &str, ids: &[&str]) -> Option<Strin
         Some((left, _)) if !left.ends_with(['<', '>']) => left.trim(),
         _ => text,
     };
-    let whole = if whole.starts_with(['*', '/', '+', '-', '^', '×', '÷']) && !mentions(whole, id) {
+    let whole = if whole.starts_with(['*', '/', '+', '-', '^', '×', '÷']) && !has_slot(whole, id) {
         format!("{own} {whole}")
     } else {
         whole.to_owned()
@@ -104,7 +100,7 @@ pub(super) fn bad_until(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair
             repeat.until = Some(read.clone());
             return done(&step.id, format!("`until` was read as `{read}`"));
         }
-        let is_mentioned = mentions(&until, &step.id);
+        let is_mentioned = has_slot(&until, &step.id);
         if is_calc || (Formula::parse(&until).is_ok() && !is_mentioned) {
             repeat.until = None;
             let what = format!("`until: {}` compares nothing with the value and was dropped", until.trim());

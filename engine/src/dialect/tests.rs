@@ -344,6 +344,70 @@ fn bad_loops_are_refused() {
     assert_eq!(lower(json!({"id": "n", "repeat": {"steps": block, "max": 3}})), "steps[0].repeat.steps[0].id");
 }
 
+#[test]
+fn steps_may_call_tools() {
+    let written = json!([
+        {"id": "who", "ask": "Who?", "type": "text"},
+        {"id": "pages", "tool": "search", "with": {"query": "all of {who}", "names": ["{who}", 3], "say": "\"{{ who }}\" ' \\n"}},
+        {"id": "more", "tool": "search", "with": {"query": "{item}"}, "each": "pages"},
+        {"id": "all", "tool": "list"},
+    ]);
+    let (steps, repairs) = repaired(written.clone());
+    assert_eq!(repairs, [""; 0]);
+    let plan = Plan { question: "q".into(), steps };
+    let mut value = plan.to_value();
+    assert_eq!(value["steps"].take(), written, "a plan is read as it is written");
+    let nodes = plan.lower(&[]).unwrap().nodes;
+    assert_eq!(nodes["pages"].fields["tool"], json!("search"));
+    let with = json!({"query": "\"all of \" ~ who", "names": ["who", 3], "say": "\"\\\"{{ who }}\\\" ' \\\\n\""});
+    assert_eq!(nodes["pages"].fields["with"], with);
+    assert_eq!(nodes["more"].for_each, Some(json!("pages")));
+
+    let check = |step: Value, paths: &[&str]| {
+        let problems = parse_reply(&json!([step])).expect_err("refused");
+        assert_eq!(problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), paths);
+    };
+    check(json!({"id": "a", "tool": "x", "ask": "Who?", "type": "text"}), &["steps[0].ask", "steps[0].type"]);
+    check(json!({"id": "a", "tool": ["x"], "with": "y"}), &["steps[0].tool", "steps[0].with"]);
+    check(json!({"id": "a", "ask": "Who?", "with": {}}), &["steps[0].with"]);
+    check(json!({"id": "a", "tool": "x", "with": {"a": "y".repeat(1 << 20)}}), &["steps[0].with"]);
+    let long = json!([{"id": "a", "tool": "x", "with": {"a": "y".repeat(3_000)}}]);
+    let long = Plan { question: "q".into(), steps: self::steps(long) };
+    assert_eq!(long.lower(&[]).unwrap_err()[0].path, "steps[0].with");
+    let unknown =
+        Plan { question: "q".into(), steps: self::steps(json!([{"id": "a", "tool": "x", "with": {"b": "{c}"}}])) };
+    assert_eq!(unknown.lower(&[]).unwrap_err()[0].path, "steps[0].with");
+}
+
+#[test]
+fn repairs_reach_the_arguments_of_tools() {
+    let (steps, _) = repaired(json!([
+        {"id": "answer", "ask": "Who?", "type": "text"},
+        {"id": "a", "tool": "x", "with": {"b": "{answer}", "c": ["of {captial}"]}},
+        {"id": "twice", "tool": "x", "with": {"b": "{answer}", "c": ["of {capital}"]}},
+        {"id": "capital", "ask": "Where?", "type": "text"},
+    ]));
+    let with = json!({"b": "{answer_step}", "c": ["of {capital}"]});
+    assert_eq!(
+        (json!(steps[1].with), json!(steps[2].with), steps.len()),
+        (with.clone(), with, 4),
+        "a tool is called as often as it stands there"
+    );
+}
+
+#[test]
+fn models_are_offered_tools_only_where_there_are_some() {
+    let word = |name: &str| crate::definition::Word { name: name.into(), doc: "finds".into(), effect: false };
+    assert_eq!(with_tools(plan_schema(Dialect::Graph, 3, 50), &[]), plan_schema(Dialect::Graph, 3, 50));
+    let schema = with_tools(plan_schema(Dialect::Graph, 3, 50), &[&word("search"), &word("list")]);
+    let schema = crate::schema::Schema::from_json_schema(schema).unwrap();
+    let fits = |step: Value| schema.validate(&json!({"steps": [step]})).is_ok();
+    assert!(fits(json!({"id": "a", "tool": "search", "with": {"query": "x"}})));
+    assert!(fits(json!({"id": "a", "ask": "Who?", "type": "text"})));
+    assert!(!fits(json!({"id": "a", "tool": "rm", "with": {}})));
+    assert!(tool_rules(&[&word("search")]).ends_with("\n  - search: finds"));
+}
+
 fn any_step() -> impl Strategy<Value = Value> {
     let id = prop_oneof!["[abc]", Just("answer".to_owned()), Just("item".to_owned())];
     let ask = || "[abc{}? 0-9+*%,.>=-]{0,20}|\\{[abcd]\\}|if [ab] > 1 then 2 else 3";
@@ -359,6 +423,24 @@ fn any_step() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    /// Whatever a text holds, it is a text and nothing else in the definition.
+    #[test]
+    fn arguments_are_never_expressions(text in "[a-z{}\"'\\\\~|%#\\n\\t\\u{0}\u{7f}é😀 ()\\[\\]+-]{0,40}") {
+        let step = PlanStep { id: "a".into(), tool: Some("x".into()), with: Map::from_iter([("t".into(), json!(text))]), ..PlanStep::default() };
+        let has_slots = !crate::expr::Slotted::parse(&text).slots().is_empty();
+        let plan = Plan { question: "q".into(), steps: vec![step] };
+        if let (Ok(definition), false) = (plan.lower(&[]), has_slots) {
+            let tree = crate::expr::Tree::parse(&definition.nodes["a"].fields["with"]).unwrap();
+            let value = tree.eval(|leaf| {
+                assert!(leaf.names().is_empty());
+                leaf.eval(&tools::no_names())
+            });
+            prop_assert_eq!(value.unwrap(), json!({"t": text}));
+        } else {
+            prop_assert!(has_slots);
+        }
+    }
+
     #[test]
     fn repair_ends_is_idempotent_and_lowering_never_panics(plan in prop::collection::vec(any_step(), 1..8)) {
         if let Ok(steps) = parse_reply(&Value::Array(plan)) {

@@ -53,7 +53,7 @@ impl Writer {
                     "semantics": run.semantics, "workflow": run.workflow, "inputs": run.inputs, "max_parallel": run.max_parallel,
                     "calls_max": run.calls_max,
                     "limits": {"steps": limits.steps, "items": limits.items, "depth": limits.depth, "nodes": limits.nodes,
-                        "output": limits.output_bytes},
+                        "output": limits.output_bytes, "iterations": limits.iterations},
                 });
                 ("run_started", value)
             }
@@ -71,8 +71,12 @@ impl Writer {
                 )
             }
             Event::Timer { attempt, timer, .. } => ("timer", json!({"attempt": attempt, "timer": timer})),
+            Event::Answered { value, .. } => ("answered", json!({"value": value})),
             Event::Cancel => ("cancel", Value::Null),
-            Event::Ready { .. } => ("ready", Value::Null),
+            Event::Ready { winner, .. } => ("ready", json!({"winner": winner.map(|step| self.path(step))})),
+            Event::Suspended { input, .. } => ("suspended", json!({"input": input})),
+            Event::PassEnded { pass, end, .. } => ("pass_ended", json!({"pass": pass, "end": end})),
+            Event::Unused { from, .. } => ("unused", json!({"from": from})),
             Event::Started { attempt, input, .. } => ("started", json!({"attempt": attempt, "input": input})),
             Event::Backoff { attempt, delay_ms, error, .. } => {
                 ("backoff", json!({"attempt": attempt, "delay_ms": delay_ms, "error": error}))
@@ -102,6 +106,7 @@ impl Writer {
                 let (why, step) = match reason {
                     SkipReason::Requires(step) => ("requires", Some(self.path(*step))),
                     SkipReason::NoneOf => ("none_of", None),
+                    SkipReason::NotRouted => ("not_routed", None),
                     SkipReason::Guard => ("guard", None),
                     SkipReason::OutputRequires(step) => ("output_requires", Some(self.path(*step))),
                 };
@@ -115,7 +120,9 @@ impl Writer {
 fn decision_json(decision: &Decision) -> Value {
     match decision {
         Decision::Guard(holds) => json!({"holds": holds}),
-        Decision::Counts { samples, max_parallel } => json!({"samples": samples, "max_parallel": max_parallel}),
+        Decision::Counts(counts) => json!({"counts": counts}),
+        Decision::Stop(holds) | Decision::Again(holds) => json!({"holds": holds}),
+        Decision::Route { case, passed_over } => json!({"case": case, "passed_over": passed_over}),
         Decision::Items { list, count } => json!({"list": list, "count": count}),
         Decision::Input { hash, calls } => json!({"input": hash, "calls": calls}),
         Decision::Graph { plan, graph } => json!({"plan": plan, "graph": graph.hash}),

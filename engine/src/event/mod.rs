@@ -52,12 +52,44 @@ pub enum Event {
         /// What it was for.
         timer: TimerKind,
     },
+    /// Input: a person answered a suspended step.
+    Answered {
+        /// Which step.
+        step: StepId,
+        /// Hash of the answer, which fits the step's schema.
+        value: ValueHash,
+    },
     /// Input: the caller ends the run.
     Cancel,
     /// Derived: a step may run.
     Ready {
         /// Which step.
         step: StepId,
+        /// The source that won, where `join: first` let it run.
+        winner: Option<StepId>,
+    },
+    /// Derived: a step waits for a person.
+    Suspended {
+        /// Which step.
+        step: StepId,
+        /// Hash of what is asked.
+        input: Option<ValueHash>,
+    },
+    /// Derived: a pass of a loop ended.
+    PassEnded {
+        /// The step that loops.
+        step: StepId,
+        /// Which pass, from 0.
+        pass: u32,
+        /// What follows.
+        end: PassEnd,
+    },
+    /// Derived: a prefix of a map's items is its value.
+    Unused {
+        /// The map.
+        step: StepId,
+        /// The first item that is not part of it.
+        from: u32,
     },
     /// Derived: an attempt began.
     Started {
@@ -107,7 +139,11 @@ impl Event {
             Event::Decided { step, .. }
             | Event::Settled { step, .. }
             | Event::Timer { step, .. }
-            | Event::Ready { step }
+            | Event::Answered { step, .. }
+            | Event::Ready { step, .. }
+            | Event::Suspended { step, .. }
+            | Event::PassEnded { step, .. }
+            | Event::Unused { step, .. }
             | Event::Started { step, .. }
             | Event::Backoff { step, .. }
             | Event::FrameOpened { step, .. }
@@ -178,6 +214,8 @@ pub enum Status {
     Exhausted,
     /// The caller ended it.
     Cancelled,
+    /// It waits for a person, and nobody is there. Not an end.
+    Suspended,
 }
 
 impl Status {
@@ -188,6 +226,7 @@ impl Status {
             Status::Failed => 1,
             Status::Exhausted => 3,
             Status::Cancelled => 4,
+            Status::Suspended => 5,
         }
     }
 
@@ -198,6 +237,7 @@ impl Status {
             Status::Failed => "failed",
             Status::Exhausted => "used up its means",
             Status::Cancelled => "was cancelled",
+            Status::Suspended => "waits for an answer",
         }
     }
 
@@ -208,6 +248,7 @@ impl Status {
             Status::Failed => "failed",
             Status::Exhausted => "exhausted",
             Status::Cancelled => "cancelled",
+            Status::Suspended => "suspended",
         }
     }
 }
@@ -228,7 +269,7 @@ pub enum Bound {
 pub enum DecideField {
     /// `when`.
     Guard,
-    /// `samples` and `max_parallel` that are expressions.
+    /// Counts that are expressions.
     Counts,
     /// `for_each`.
     Items,
@@ -238,6 +279,14 @@ pub enum DecideField {
     Graph,
     /// The value: of `set` and `calc`, of a frame step, of a leaf with `schema` or `output`.
     Value,
+    /// Whether the first so many items are the value ([`Scheduler::prefix`](crate::scheduler::Scheduler::prefix)).
+    Stop,
+    /// Whether another pass follows the last one.
+    Again,
+    /// Which case of `next` holds.
+    Route,
+    /// The value that takes an answer's place when its time is over.
+    Default,
     /// The value that takes an error's place.
     ErrorValue,
     /// The run's output from what is there, with null for what is missing.
@@ -249,12 +298,18 @@ pub enum DecideField {
 pub enum Decision {
     /// Guard: whether it holds.
     Guard(bool),
-    /// Counts.
-    Counts {
-        /// How many samples, if that was asked.
-        samples: Option<u32>,
-        /// The window, if that was asked.
-        max_parallel: Option<u32>,
+    /// Counts, in the order of [`NodeCode::counts`](crate::graph::NodeCode::counts).
+    Counts(Vec<u32>),
+    /// Stop: whether the prefix is the value.
+    Stop(bool),
+    /// Again: whether another pass follows.
+    Again(bool),
+    /// Route.
+    Route {
+        /// The case that holds, if one does.
+        case: Option<u32>,
+        /// A spent case that held before it.
+        passed_over: Option<u32>,
     },
     /// Items: the list and its length.
     Items {
@@ -281,6 +336,22 @@ pub enum Decision {
     Value(ValueHash),
     /// The evaluation failed.
     Failed(StepError),
+}
+
+/// What follows a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PassEnd {
+    /// Another one.
+    Again,
+    /// `until` holds, or all passes that were asked for are done.
+    Done,
+    /// The flow leaves the loop.
+    Exit,
+    /// No edge is live.
+    NoEdge,
+    /// A declared bound is reached: the last values count.
+    Limit,
 }
 
 /// What a timer is for.
@@ -323,8 +394,10 @@ pub enum Outcome {
 pub enum SkipReason {
     /// A required source did not succeed.
     Requires(StepId),
-    /// None of the joined sources succeeded.
+    /// Too few of the joined sources succeeded.
     NoneOf,
+    /// Too few `next` edges to it are live.
+    NotRouted,
     /// Its `when` is false.
     Guard,
     /// The frame's `output` requires a node that did not succeed.
@@ -366,6 +439,11 @@ pub enum Command {
         step: StepId,
         /// Which attempt, from 1.
         attempt: u32,
+    },
+    /// A person is asked; answered with [`Event::Answered`], if ever.
+    Ask {
+        /// Which step.
+        step: StepId,
     },
     /// Stop an attempt; its [`Event::Settled`] is still awaited.
     Cancel {

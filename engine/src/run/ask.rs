@@ -13,11 +13,9 @@ impl Driver {
     /// An `ask` text: slots replaced in one pass, then what `needs` names and the text does not mention.
     pub(super) fn question(&mut self, step: StepId, code: &NodeCode, ask: &Slotted) -> Evaluated<String> {
         let mut text = self.asked(step, ask)?;
-        let parent = self.scheduler.parent(step).expect("BUG: an ask outside of a graph");
-        let frame_step = if self.scheduler.is_own_step(step) { parent } else { self.frame_of_items(step) };
         let mut entries = String::new();
         for source in &code.appended {
-            let source = self.scheduler.child(frame_step, *source).expect("BUG: a source in another frame");
+            let Some(source) = self.scheduler.resolve_step(Scope::Step(step), source) else { continue };
             let Some(answer) = self.printed_step(source) else { continue };
             let question = self.asked_of(source)?;
             entries.push_str(&format!("Q: {question}\nA: {answer}\n"));
@@ -26,15 +24,6 @@ impl Driver {
             text = format!("{text}\n\n{}", entries.trim_end());
         }
         Ok(text)
-    }
-
-    /// The step whose frame holds the node that an item or sample belongs to.
-    fn frame_of_items(&self, step: StepId) -> StepId {
-        let mut at = step;
-        while !self.scheduler.is_own_step(at) {
-            at = self.scheduler.parent(at).expect("BUG: an item outside of a graph");
-        }
-        self.scheduler.parent(at).expect("BUG: an item outside of a graph")
     }
 
     fn asked(&mut self, step: StepId, ask: &Slotted) -> Evaluated<String> {

@@ -22,9 +22,11 @@ use tracing::Instrument;
 
 use super::evaluate::constant_input;
 use super::values::Values;
-use super::{RunOptions, RunOutcome, spans};
+use super::{Answers, RunOptions, RunOutcome, spans};
 use crate::check::PlanChecker;
-use crate::event::{AttemptReport, Command, DecideField, Event, Outcome, RunEnded, RunStarted, SEMANTICS, TimerKind};
+use crate::event::{
+    AttemptReport, Command, DecideField, Event, Outcome, PassEnd, RunEnded, RunStarted, SEMANTICS, Status, TimerKind,
+};
 use crate::expr::Datum;
 use crate::failure::StepError;
 use crate::graph::Workflow;
@@ -70,8 +72,10 @@ pub(super) struct Driver {
     pub(super) inputs: BTreeMap<StepId, BTreeMap<String, Arc<Datum>>>,
     /// Rendered inputs of leaves that have not ended.
     pub(super) rendered: IndexMap<StepId, Input, ById>,
+    /// Steps that wait for a person, by path.
+    pub(super) asked: BTreeMap<Arc<str>, StepId>,
     kinds: Kinds,
-    options: RunOptions,
+    pub(super) options: RunOptions,
     attempts: FuturesUnordered<Attempt>,
     /// Attempts that ended at their first poll and have not been looked at.
     finished: VecDeque<(AttemptId, Attempted)>,
@@ -86,6 +90,7 @@ pub(super) struct Driver {
     open: VecDeque<(StepId, DecideField)>,
     outward: Vec<Command>,
     steps: u64,
+    limits_reached: Vec<String>,
     ended: Option<RunEnded>,
 }
 
@@ -101,6 +106,8 @@ impl Driver {
             }),
             inputs: BTreeMap::new(),
             rendered: IndexMap::default(),
+            asked: BTreeMap::new(),
+            limits_reached: Vec::new(),
             kinds,
             options,
             attempts: FuturesUnordered::new(),
@@ -139,6 +146,7 @@ impl Driver {
         self.transact(Event::RunStarted(Box::new(started)));
         let cancel = self.options.cancel.clone();
         let mut cancelled = pin!(cancel.cancelled());
+        let answers = self.options.answers.clone();
         while !self.scheduler.is_over() {
             self.give_way().await;
             let cancellable = self.scheduler.accepts(&Event::Cancel);
@@ -146,14 +154,21 @@ impl Driver {
                 Event::Cancel
             } else if let Some((attempt, result)) = self.finished.pop_front() {
                 self.settled(attempt, result)
+            } else if let Some(answer) = self.next_answer() {
+                answer
             } else {
-                let next_timer = self.timers.first().map(|(at, ..)| *at);
-                assert!(!self.flights.is_empty() || next_timer.is_some(), "BUG: nothing moves and the run is not over");
+                let next_timer = self.next_timer_at();
+                let waits = self.flights.is_empty() && next_timer.is_none();
+                assert!(!waits || self.scheduler.is_suspended(), "BUG: nothing moves and the run is not over");
+                if waits && answers.is_none() {
+                    break;
+                }
                 tokio::select! {
                     biased;
                     Some((attempt, result)) = self.attempts.next() => self.settled(attempt, result),
                     () = &mut cancelled, if cancellable => Event::Cancel,
                     () = sleep_until(next_timer), if next_timer.is_some() => self.next_timer(),
+                    () = news(answers.as_ref()), if answers.is_some() => continue,
                 }
             };
             if self.scheduler.accepts(&event) {
@@ -161,6 +176,17 @@ impl Driver {
             }
         }
         self.outcome()
+    }
+
+    /// When the next timer that is still awaited runs out.
+    fn next_timer_at(&mut self) -> Option<Instant> {
+        while let Some((at, step, attempt, timer)) = self.timers.first().copied() {
+            if self.scheduler.accepts(&Event::Timer { step, attempt, timer }) {
+                return Some(at);
+            }
+            self.timers.pop_first();
+        }
+        None
     }
 
     /// Lets other tasks of this thread go on now and then.
@@ -213,6 +239,9 @@ impl Driver {
             match event {
                 Event::RunEnded(ended) => self.ended = Some((**ended).clone()),
                 Event::Started { attempt: 1, .. } => self.steps += 1,
+                Event::PassEnded { step, end: PassEnd::Limit, .. } => {
+                    self.limits_reached.push(self.scheduler.path(*step).to_string());
+                }
                 Event::Ended { step, outcome } => {
                     if !self.rendered.is_empty() {
                         self.rendered.swap_remove(step);
@@ -246,6 +275,7 @@ impl Driver {
             Command::Timer { step, attempt, timer, delay_ms } => {
                 self.timers.insert((Instant::now() + Duration::from_millis(delay_ms), step, attempt, timer));
             }
+            Command::Ask { step } => self.ask(step),
             Command::End => {}
             Command::Decide { .. } => panic!("BUG: a decision was left open"),
         }
@@ -319,7 +349,23 @@ impl Driver {
     }
 
     fn outcome(self) -> RunOutcome {
-        let ended = self.ended.expect("BUG: a run that is over has ended");
+        let wall_ms = self.started.elapsed().as_millis() as u64;
+        let (limits_reached, steps) = (self.limits_reached, self.steps);
+        let Some(ended) = self.ended else {
+            let asked = self.asked.into_iter().filter(|(_, step)| self.scheduler.is_asked(*step));
+            return RunOutcome {
+                status: Status::Suspended,
+                output: None,
+                error: None,
+                failed_step: None,
+                bound: None,
+                usage: self.scheduler.usage(),
+                limits_reached,
+                asked: asked.map(|(path, _)| path.to_string()).collect(),
+                steps,
+                wall_ms,
+            };
+        };
         RunOutcome {
             status: ended.status,
             output: ended.output.map(|hash| self.values.get(hash).json().clone()),
@@ -327,9 +373,17 @@ impl Driver {
             failed_step: ended.failed_step.map(|step| self.scheduler.path(step).to_string()),
             bound: ended.bound,
             usage: ended.usage,
-            steps: self.steps,
-            wall_ms: self.started.elapsed().as_millis() as u64,
+            limits_reached,
+            asked: Vec::new(),
+            steps,
+            wall_ms,
         }
+    }
+}
+
+async fn news(answers: Option<&Answers>) {
+    if let Some(answers) = answers {
+        answers.news().await;
     }
 }
 

@@ -3,7 +3,6 @@
 //! Every evaluation is pure: it reads settled values and writes only into the store. A text or expression is given just the
 //! names that it mentions, so an evaluation costs what it reads, not what exists.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -11,22 +10,12 @@ use serde_json::{Map, Value, json};
 use super::Driver;
 use crate::definition::ModelDef;
 use crate::event::{DecideField, Decision};
-use crate::expr::{BareName, Datum, ExprError, NameUse, Scope as Names, Template, Tree};
+use crate::expr::{ExprError, Tree};
 use crate::failure::StepError;
 use crate::graph::{Field, Graph, Node, NodeCode, Work};
 use crate::id::StepId;
 use crate::node::{Fields, Input, ModelChoice, REPAIR_TURNS};
-use crate::scheduler::{ChildResult, Children, Resolved, Scope};
-
-/// The names of one evaluation, in order.
-struct Known(Vec<(Arc<str>, Arc<Datum>)>);
-
-impl Names for Known {
-    fn get(&self, name: &str) -> Option<Arc<Datum>> {
-        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
-        Some(self.0[at].1.clone())
-    }
-}
+use crate::scheduler::{ChildResult, Children, Scope};
 
 /// The input of a leaf that has nothing to evaluate.
 pub(super) fn constant_input(code: &NodeCode) -> Input {
@@ -52,31 +41,83 @@ impl Driver {
             (DecideField::Input, Some(node)) => self.input(step, node),
             (DecideField::Graph, Some(node)) => self.expansion(step, node),
             (DecideField::Value, Some(node)) => self.value(step, node),
+            (DecideField::Stop, Some(node)) => self.stop(step, node),
+            (DecideField::Again, Some(node)) => self.again(step, node),
+            (DecideField::Route, Some(node)) => self.route(step, node),
+            (DecideField::Default, Some(node)) => self.default_answer(step, node),
             (DecideField::ErrorValue, Some(node)) => self.error_value(step, node),
         };
         answer.unwrap_or_else(Decision::Failed)
     }
 
     fn guard(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
-        match self.tree(Scope::Step(step), "when", node.code.guard.as_deref(), None)? {
-            Value::Bool(holds) => Ok(Decision::Guard(holds)),
-            other => Err(wrong_type("when", "true or false", &other)),
-        }
+        Ok(Decision::Guard(self.truth(Scope::Step(step), "when", node.code.guard.as_deref(), None)?))
     }
 
     fn counts(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
-        let samples = self.count(step, "samples", node.code.samples.as_deref())?;
-        let max_parallel = self.count(step, "max_parallel", node.code.max_parallel.as_deref())?;
-        Ok(Decision::Counts { samples, max_parallel })
+        let counts = node.code.counts.iter().map(|(key, tree)| self.count(step, key, tree));
+        Ok(Decision::Counts(counts.collect::<Evaluated<Vec<u32>>>()?))
     }
 
-    fn count(&mut self, step: StepId, field: &str, tree: Option<&Tree>) -> Evaluated<Option<u32>> {
-        if tree.is_none() {
-            return Ok(None);
-        }
-        let value = self.tree(Scope::Step(step), field, tree, None)?;
+    fn count(&mut self, step: StepId, field: &str, tree: &Tree) -> Evaluated<u32> {
+        let value = self.tree(Scope::Step(step), field, Some(tree), None)?;
         let count = value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
-        count.map(Some).ok_or_else(|| wrong_type(field, "a whole number from 1", &value))
+        count.ok_or_else(|| wrong_type(field, "a whole number from 1", &value))
+    }
+
+    fn truth(&mut self, scope: Scope, field: &str, tree: Option<&Tree>, this: Option<Value>) -> Evaluated<bool> {
+        match self.tree(scope, field, tree, this)? {
+            Value::Bool(holds) => Ok(holds),
+            other => Err(wrong_type(field, "true or false", &other)),
+        }
+    }
+
+    /// Whether a prefix of a map's items, those that were not dropped, is its value.
+    fn stop(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        let prefix = self.scheduler.prefix_children(step);
+        let kept = prefix.into_iter().filter(|result| *result != ChildResult::Dropped);
+        let this: Value = kept.map(|result| self.child_value(result, false)).collect();
+        Ok(Decision::Stop(self.truth(Scope::Step(step), "stop_when", node.code.stop.as_deref(), Some(this))?))
+    }
+
+    /// Whether another pass follows the last one.
+    fn again(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        let pass = self.scheduler.last_pass(step).expect("BUG: `until` before a pass");
+        let this = self.child_value(self.scheduler.child_result(pass), false);
+        let in_body = matches!(node.work, Work::Group(_)) && self.scheduler.body(pass).is_some();
+        let scope = if in_body { Scope::Body(pass) } else { Scope::Step(pass) };
+        Ok(Decision::Again(!self.truth(scope, "until", node.code.until.as_deref(), Some(this))?))
+    }
+
+    /// The first case of `next` that holds and is not spent.
+    fn route(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        let spent = self.scheduler.spent(step);
+        let own = self.scheduler.value(step).map(|value| self.values.get(value).json().clone());
+        let mut passed_over = None;
+        for (number, case) in node.next.iter().enumerate() {
+            let guard = node.code.cases[number].as_ref();
+            if case.guarded && !self.truth(Scope::Step(step), "next", guard, own.clone())? {
+                continue;
+            }
+            let case_number = number as u32;
+            if !spent[number] {
+                return Ok(Decision::Route { case: Some(case_number), passed_over });
+            }
+            passed_over = passed_over.or(Some(case_number));
+            if case.bound.is_some_and(|bound| bound.fails) {
+                return Ok(Decision::Route { case: None, passed_over: Some(case_number) });
+            }
+        }
+        Ok(Decision::Route { case: None, passed_over })
+    }
+
+    /// What takes an answer's place.
+    fn default_answer(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
+        let Some(Field::Tree(tree)) = node.code.fields.get("default") else {
+            panic!("BUG: a default that is not there")
+        };
+        let value = self.tree(Scope::Step(step), "default", Some(tree), None)?;
+        Ok(Decision::Value(self.values.store_output(value)?))
     }
 
     fn items(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
@@ -97,7 +138,7 @@ impl Driver {
         match &node.work {
             Work::Call(graph) => {
                 let with = self.with(step, &node.code)?;
-                let inputs = complete_inputs(graph, with)?;
+                let inputs = complete_inputs(&graph.graph(), with)?;
                 Ok(Decision::Input { hash: self.values.store(inputs), calls: 0 })
             }
             Work::Expand => {
@@ -178,16 +219,17 @@ impl Driver {
 
     /// The value of a step: made here (`set`, `calc`), collected from a frame, or mapped by `schema` and `output`.
     fn value(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
-        if !self.scheduler.does_work(step) {
-            let items = self.items_value(step, false);
-            return Ok(Decision::Value(self.values.store_output(items)?));
+        if !self.scheduler.does_work(step) || matches!(node.work, Work::Loop(_)) {
+            let value = if self.scheduler.has_passes(step) { self.last_value(step) } else { self.items_value(step, false) };
+            return Ok(Decision::Value(self.values.store_output(value)?));
         }
         let scope = Scope::Step(step);
         let code = node.code.clone();
         let raw = match &node.work {
-            Work::Leaf => self.values.get(self.scheduler.value(step).expect("BUG: no raw value")).json().clone(),
+            Work::Leaf | Work::Human { .. } => self.values.get(self.scheduler.value(step).expect("BUG: no raw value")).json().clone(),
             Work::Value => self.computed(step, &code)?,
             Work::Group(_) | Work::Call(_) | Work::Expand => self.frame_value(step)?,
+            Work::Loop(_) => panic!("BUG: a loop has no value of its own"),
         };
         if let Some(schema) = &code.schema {
             let refused =
@@ -277,10 +319,18 @@ impl Driver {
         }
     }
 
+    /// The value of the last complete pass; null for a flowchart loop, which is read by the names in it.
+    fn last_value(&self, step: StepId) -> Value {
+        let is_flow = self.scheduler.node(step).is_some_and(|node| matches!(node.work, Work::Loop(_)));
+        let pass = self.scheduler.last_pass(step).filter(|_| !is_flow);
+        pass.map_or(Value::Null, |pass| self.child_value(self.scheduler.child_result(pass), false))
+    }
+
     /// What an unfinished frame has so far: a map its list, a group its values, null for what is missing.
-    fn unfinished_value(&self, step: StepId) -> Value {
+    pub(super) fn unfinished_value(&self, step: StepId) -> Value {
         match self.scheduler.body(step) {
             Some(graph) => self.nodes_value(step, graph, true),
+            None if self.scheduler.has_passes(step) => self.last_value(step),
             None => self.items_value(step, true),
         }
     }
@@ -305,90 +355,6 @@ impl Driver {
         };
         let value = self.tree(Scope::Step(step), field, tree, None)?;
         Ok(Decision::Value(self.values.store_output(value)?))
-    }
-
-    /// Evaluates a tree of expressions, leaf by leaf; a leaf that is a bare name is that value and needs no evaluation.
-    fn tree(&mut self, scope: Scope, field: &str, tree: Option<&Tree>, this: Option<Value>) -> Evaluated<Value> {
-        let tree = tree.unwrap_or_else(|| panic!("BUG: `{field}` was asked for and is not there"));
-        let this = this.map(Datum::new);
-        tree.eval(|leaf| {
-            let bare = match leaf.bare_name() {
-                Some(BareName::Node(node)) => self.json_of(self.scheduler.step_of(scope, node)),
-                Some(BareName::Other("this")) => this.as_ref().map(|this| this.json().clone()),
-                Some(BareName::Other(name)) => self.named(scope, name).map(|value| value.json().clone()),
-                None => None,
-            };
-            match bare {
-                Some(value) => Ok(value),
-                None => leaf.eval(&self.known(scope, leaf.names(), this.as_ref())),
-            }
-        })
-        .map_err(|error| expression_error(field, &error))
-    }
-
-    fn text(&mut self, step: StepId, field: &str, template: &Template) -> Evaluated<String> {
-        let known = self.known(Scope::Step(step), template.names(), None);
-        template.render(&known).map_err(|error| expression_error(field, &error))
-    }
-
-    fn known(&mut self, scope: Scope, mentions: &[NameUse], this: Option<&Arc<Datum>>) -> Arc<dyn Names> {
-        let mut known = Vec::with_capacity(mentions.len() + 1);
-        for mention in mentions.iter().filter(|mention| *mention.name != *"this") {
-            known.extend(self.mentioned(scope, mention).map(|value| (mention.name.clone(), value)));
-        }
-        known.extend(this.map(|this| ("this".into(), this.clone())));
-        known.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        Arc::new(Known(known))
-    }
-
-    /// The value of a name that a text mentions.
-    fn mentioned(&mut self, scope: Scope, mention: &NameUse) -> Option<Arc<Datum>> {
-        match mention.node {
-            Some(node) => self.value_of(self.scheduler.step_of(scope, node)),
-            None => self.named(scope, &mention.name),
-        }
-    }
-
-    /// The value of a name; null for a node that gave none.
-    pub(super) fn named(&mut self, scope: Scope, name: &str) -> Option<Arc<Datum>> {
-        match self.scheduler.resolve(scope, name) {
-            Resolved::Input { frame_step } => self.inputs_of(frame_step).get(name).cloned(),
-            resolved => self.resolved(resolved),
-        }
-    }
-
-    /// The value of a step; null if it gave none.
-    fn value_of(&self, step: StepId) -> Option<Arc<Datum>> {
-        match self.values.of_step(step) {
-            Some(value) => Some(value.clone()),
-            None => self.resolved(self.scheduler.resolved(step)),
-        }
-    }
-
-    fn json_of(&self, step: StepId) -> Option<Value> {
-        match self.values.of_step(step) {
-            Some(value) => Some(value.json().clone()),
-            None => self.resolved(self.scheduler.resolved(step)).map(|value| value.json().clone()),
-        }
-    }
-
-    fn resolved(&self, resolved: Resolved) -> Option<Arc<Datum>> {
-        match resolved {
-            Resolved::Value(hash) => Some(self.values.get(hash).clone()),
-            Resolved::Null => Some(Datum::new(Value::Null)),
-            Resolved::Item { list, index } => Some(Datum::new(self.values.get(list).json()[index as usize].clone())),
-            Resolved::Unsettled(step) => Some(Datum::new(self.unfinished_value(step))),
-            Resolved::Input { .. } | Resolved::Unknown => None,
-        }
-    }
-
-    fn inputs_of(&mut self, frame_step: StepId) -> &BTreeMap<String, Arc<Datum>> {
-        let (scheduler, values) = (&self.scheduler, &self.values);
-        self.inputs.entry(frame_step).or_insert_with(|| {
-            let hash = scheduler.input(frame_step).expect("BUG: a closed frame without inputs");
-            let inputs = values.get(hash).json().as_object().expect("BUG: inputs are no map");
-            inputs.iter().map(|(name, value)| (name.clone(), Datum::new(value.clone()))).collect()
-        })
     }
 }
 

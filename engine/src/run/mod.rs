@@ -6,6 +6,8 @@
 mod ask;
 mod drive;
 mod evaluate;
+mod lookup;
+mod people;
 mod spans;
 mod values;
 
@@ -17,7 +19,8 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub use crate::observer::{Observer, Observers};
+pub use crate::observer::{Observer, Observers, Question};
+pub use people::{AnswerError, Answers};
 use drive::Driver;
 
 use crate::diagnostic::did_you_mean;
@@ -37,11 +40,14 @@ pub struct RunOptions {
     pub cancel: CancellationToken,
     /// Who watches.
     pub observers: Observers,
+    /// How people answer; `None`: nobody is there.
+    pub answers: Option<Answers>,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { max_parallel: 16, calls_max: None, cancel: CancellationToken::new(), observers: Observers::default() }
+        let (cancel, observers) = (CancellationToken::new(), Observers::default());
+        Self { max_parallel: 16, calls_max: None, cancel, observers, answers: None }
     }
 }
 
@@ -60,6 +66,10 @@ pub struct RunOutcome {
     pub bound: Option<Bound>,
     /// What all attempts cost.
     pub usage: Usage,
+    /// Loops that ended at a bound that the workflow declares: the paths of their steps, in the order of their ends.
+    pub limits_reached: Vec<String>,
+    /// Steps that wait for an answer, when the run is `suspended`.
+    pub asked: Vec<String>,
     /// Leaf steps that started.
     pub steps: u64,
     /// Wall time in milliseconds.

@@ -1,4 +1,4 @@
-//! The life of a step: verdict, guard, counts, items, samples, work, value.
+//! The life of a step: verdict, guard, counts, items, samples, passes, work, value, route.
 //!
 //! Every function moves one step one stage on. A stage that needs an expression ends with a `Decide`, and the next one
 //! begins in [`Scheduler::decided`]. Settled steps queue up and are told to their consumers in one loop, never by
@@ -6,22 +6,34 @@
 
 use std::sync::Arc;
 
-use super::arena::{Body, Frame, Items, Layer, SharedGraph, Step};
+use super::arena::{Body, Frame, Layer, SharedGraph, Step};
 use super::{Effects, News, Scheduler};
 use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, SkipReason, TimerKind};
 use crate::failure::StepError;
-use crate::graph::{Count, DependencyMode, Graph, Work};
+use crate::graph::{Count, Dependency, DependencyMode, Graph, Join, Work};
 use crate::id::{FrameId, NodeIndex, StepId, ValueHash};
 use crate::state::State;
 
 impl Scheduler {
-    /// Looks at entries and tells consumers and frames of settled steps, until nothing moves.
+    /// Looks at entries and tells consumers and frames of settled steps, until nothing moves; races are run when nothing else is
+    /// left.
     pub(super) fn propagate(&mut self, effects: &mut Effects) {
-        while let Some(news) = self.news.pop_front() {
-            match news {
-                News::Entry(step) if self.state(step) == State::Waiting => self.verdict(step, effects),
-                News::Entry(_) => {}
-                News::Settled(step) => self.tell(step, effects),
+        loop {
+            let step = match self.news.pop_front() {
+                Some(News::Settled(step)) => {
+                    self.tell(step, effects);
+                    continue;
+                }
+                Some(News::Entry(step)) => step,
+                None => match self.races.pop_first() {
+                    Some(step) => step,
+                    None => return,
+                },
+            };
+            match self.node(step) {
+                _ if self.state(step) != State::Waiting => {}
+                Some(node) if node.join == Join::First => self.race(step, effects),
+                _ => self.verdict(step, effects),
             }
         }
     }
@@ -35,20 +47,11 @@ impl Scheduler {
         }
         frame.unsettled -= 1;
         let done = frame.unsettled == 0;
-        match &mut frame.body {
-            Body::Nodes { first } => {
-                let first = *first;
-                let mut next = 0;
-                while let Some(&consumer) = self.frames[frame_id.index()].graph.0.consumers(node).get(next) {
-                    self.source_settled(child(first, consumer), effects);
-                    next += 1;
-                }
-            }
-            Body::Items(items) => {
-                items.open -= 1;
-                let parent = frame.parent;
-                self.enqueue_items(parent);
-            }
+        let Body::Nodes { first } = frame.body else { return self.child_settled(frame_id, step, effects) };
+        let mut next = 0;
+        while let Some(&consumer) = self.frames[frame_id.index()].graph.0.consumers(node).get(next) {
+            self.source_settled(child(first, consumer), effects);
+            next += 1;
         }
         if done {
             self.frame_done(frame_id, effects);
@@ -58,69 +61,156 @@ impl Scheduler {
     fn source_settled(&mut self, consumer: StepId, effects: &mut Effects) {
         let step = self.step_mut(consumer);
         step.pending -= 1;
-        if step.pending == 0 && step.state == State::Waiting {
+        if step.state != State::Waiting {
+            return;
+        }
+        let done = step.pending == 0;
+        if self.node(consumer).is_some_and(|node| node.join == Join::First) {
+            self.races.insert(consumer);
+        } else if done {
             self.verdict(consumer, effects);
         }
     }
 
     /// Everything that the step waits for is settled: is it needed? A function of settled states alone.
-    fn verdict(&mut self, step: StepId, effects: &mut Effects) {
-        let frame = self.frame_of(step);
-        let node = frame.graph.0.node(self.steps[step.index()].node);
-        let Body::Nodes { first } = frame.body else { panic!("BUG: a verdict on an item") };
-        let succeeded = |source: NodeIndex| self.state(child(first, source)) == State::Succeeded;
-        let missing = node.dependencies.iter().find(|d| d.mode == DependencyMode::Required && !succeeded(d.source));
-        let reason = match (&node.any_of, missing) {
-            (Some(sources), _) if !sources.iter().any(|source| succeeded(*source)) => Some(SkipReason::NoneOf),
-            (_, Some(dependency)) => Some(SkipReason::Requires(child(first, dependency.source))),
-            _ => None,
-        };
-        match reason {
+    pub(super) fn verdict(&mut self, step: StepId, effects: &mut Effects) {
+        match self.objection(step) {
             Some(reason) => self.settle(step, Outcome::Skipped(reason), effects),
-            None if node.has_guard => self.decide(step, DecideField::Guard, effects),
+            None if self.node(step).is_some_and(|node| node.has_guard) => {
+                self.decide(step, DecideField::Guard, effects);
+            }
             None => self.admit(step, effects),
         }
+    }
+
+    /// Why a step is not needed, if it is not: no live edge, or a source that gave nothing.
+    fn objection(&self, step: StepId) -> Option<SkipReason> {
+        let frame = self.frame_of(step);
+        let index = self.steps[step.index()].node;
+        let node = frame.graph.0.node(index);
+        let Body::Nodes { first } = frame.body else { panic!("BUG: a verdict on an item") };
+        let enough = |found: usize, all: usize| match node.join {
+            Join::Default | Join::Any => found > 0,
+            Join::All => found == all,
+            Join::First => true,
+            Join::Quorum(count) => found as u64 >= u64::from(count),
+        };
+        if !node.edges_in.is_empty() {
+            let live = node.edges_in.iter().filter(|source| self.edge_is_live(child(first, **source), index)).count();
+            if !enough(live, node.edges_in.len()) {
+                return Some(SkipReason::NotRouted);
+            }
+        } else if !node.counted.is_empty() || !node.counted_outside.is_empty() {
+            let found = node.counted.iter().filter(|source| self.has_value(first, source)).count();
+            let outside = node.counted_outside.iter().filter(|name| self.missing_outside(step, name).is_none()).count();
+            if !enough(found + outside, node.counted.len() + node.counted_outside.len()) {
+                return Some(SkipReason::NoneOf);
+            }
+        }
+        let mut required = node.dependencies.iter().filter(|source| source.mode == DependencyMode::Required);
+        if let Some(missing) = required.find(|source| !self.has_value(first, source)) {
+            let missing = self.inside(child(first, missing.source), &missing.inside);
+            return Some(SkipReason::Requires(missing.unwrap_or_else(|missing| missing)));
+        }
+        node.requires_outside.iter().find_map(|name| self.missing_outside(step, name)).map(SkipReason::Requires)
+    }
+
+    /// Whether a source of a step in the frame that begins with `first` succeeded.
+    pub(super) fn has_value(&self, first: StepId, source: &Dependency) -> bool {
+        let step = child(first, source.source);
+        if source.inside.is_empty() {
+            return self.state(step) == State::Succeeded;
+        }
+        self.inside(step, &source.inside).is_ok_and(|step| self.state(step) == State::Succeeded)
     }
 
     /// The step is needed.
     fn admit(&mut self, step: StepId, effects: &mut Effects) {
         self.set(step, State::Ready);
-        effects.events.push(Event::Ready { step });
-        let node = self.node(step).expect("BUG: the root was admitted");
-        let (samples, max_parallel) = (node.samples, node.max_parallel);
-        let fixed = |count: Option<Count>| if let Some(Count::Fixed(count)) = count { count } else { 0 };
-        let data = self.step_mut(step);
-        data.samples = fixed(samples);
-        data.window = fixed(max_parallel);
-        if [samples, max_parallel].contains(&Some(Count::Decided)) {
+        let winner = if self.winners.is_empty() { None } else { self.winner(step) };
+        effects.events.push(Event::Ready { step, winner });
+        if self.node(step).is_some_and(|node| !node.code.counts.is_empty()) {
             self.decide(step, DecideField::Counts, effects);
         } else {
             self.unfold(step, effects);
         }
     }
 
-    /// Opens the items or samples of a step, or begins its work.
-    fn unfold(&mut self, step: StepId, effects: &mut Effects) {
+    /// A count of a node, for its step or one of its items.
+    pub(super) fn count(&self, step: StepId, count: Count) -> u32 {
+        let slot = match count {
+            Count::Fixed(count) => return count,
+            Count::Decided(slot) => slot,
+        };
+        let own = self.own_step(step);
+        self.counts.get(&own).expect("BUG: a count that was not decided")[slot as usize]
+    }
+
+    /// Opens the items, samples or passes of a step, or begins its work.
+    pub(super) fn unfold(&mut self, step: StepId, effects: &mut Effects) {
         let node = self.node(step).expect("BUG: the root does not unfold");
         match (self.steps[step.index()].layer, &node.work) {
             (Layer::Items, _) => self.decide(step, DecideField::Items, effects),
-            (Layer::Samples, _) => self.open_items(step, None, self.steps[step.index()].samples, effects),
+            (Layer::Samples, _) => {
+                let samples = node.samples.map_or(0, |samples| self.count(step, samples));
+                self.open_items(step, None, samples, effects);
+            }
+            (Layer::Passes, _) => self.open_passes(step, effects),
             (Layer::Work, Work::Value) => self.decide(step, DecideField::Value, effects),
             (Layer::Work, _) if node.has_input => self.decide(step, DecideField::Input, effects),
             (Layer::Work, _) => self.begin_work(step, effects),
         }
     }
 
-    /// The input is known: queue up for a slot, or open the frame.
+    /// The input is known: queue up for a slot, open the frame, or ask.
     fn begin_work(&mut self, step: StepId, effects: &mut Effects) {
-        match &self.node(step).expect("BUG: the root began twice").work {
+        let node = self.node(step).expect("BUG: the root began twice");
+        match &node.work {
             Work::Leaf => self.enqueue(step),
-            Work::Group(graph) | Work::Call(graph) => {
+            Work::Group(graph) | Work::Loop(graph) => {
                 let graph = graph.clone();
                 self.open_graph(step, &graph, effects);
             }
+            Work::Call(called) => {
+                let (graph, max_depth) = (called.graph(), node.max_depth);
+                match max_depth.filter(|max| self.calls_around(step, &graph) >= *max) {
+                    Some(max) => {
+                        let message = format!("calls of this workflow nest deeper than `max_depth` allows ({max})");
+                        self.fail(step, StepError::terminal("limit_depth", message), effects);
+                    }
+                    None => self.open_graph(step, &graph, effects),
+                }
+            }
             Work::Expand => self.decide(step, DecideField::Graph, effects),
+            Work::Human { .. } => self.suspend(step, effects),
             Work::Value => panic!("BUG: a value step has no input"),
+        }
+    }
+
+    /// How many frames of a graph a step stands in.
+    fn calls_around(&self, step: StepId, graph: &Arc<Graph>) -> u32 {
+        let around = std::iter::successors(self.parent(step), |step| self.parent(*step));
+        around.filter(|step| self.body(*step).is_some_and(|body| Arc::ptr_eq(body, graph))).count() as u32
+    }
+
+    /// A person is asked; nobody holds a slot meanwhile.
+    fn suspend(&mut self, step: StepId, effects: &mut Effects) {
+        self.set(step, State::Suspended);
+        self.step_mut(step).attempt = 1;
+        effects.events.push(Event::Suspended { step, input: self.input(step) });
+        effects.commands.push(Command::Ask { step });
+        if let Some(delay_ms) = self.node(step).and_then(|node| node.timeout_ms) {
+            effects.commands.push(Command::Timer { step, attempt: 1, timer: TimerKind::Timeout, delay_ms });
+        }
+    }
+
+    /// A suspended step has its answer.
+    pub(super) fn answered(&mut self, step: StepId, value: ValueHash, effects: &mut Effects) {
+        if self.node(step).is_some_and(|node| node.has_value) {
+            self.hashes[step.index()].value = Some(value);
+            self.decide(step, DecideField::Value, effects);
+        } else {
+            self.succeed(step, value, effects);
         }
     }
 
@@ -130,18 +220,21 @@ impl Scheduler {
             (DecideField::BestOutput, decision) => self.end_exhausted(decision, effects),
             (DecideField::ErrorValue, Decision::Value(value)) => self.recover(step, *value, effects),
             (DecideField::ErrorValue, Decision::Failed(error)) => self.fail_again(step, error.clone(), effects),
+            (DecideField::Route, Decision::Failed(error)) => self.fail_routing(step, error.clone(), effects),
             (_, Decision::Failed(error)) => self.fail(step, error.clone(), effects),
-            (DecideField::Value, Decision::Value(value)) => {
-                self.settle(step, Outcome::Succeeded { value: *value, recovered: None }, effects);
+            (DecideField::Value, Decision::Value(value)) => self.succeed(step, *value, effects),
+            (DecideField::Default, Decision::Value(value)) => self.answered(step, *value, effects),
+            (DecideField::Stop, Decision::Stop(stops)) => self.stop_decided(step, *stops, effects),
+            (DecideField::Again, Decision::Again(again)) => self.again_decided(step, *again, effects),
+            (DecideField::Route, Decision::Route { case, passed_over }) => {
+                self.routed(step, *case, *passed_over, effects);
             }
             (DecideField::Guard, Decision::Guard(true)) => self.admit(step, effects),
             (DecideField::Guard, Decision::Guard(false)) => {
                 self.settle(step, Outcome::Skipped(SkipReason::Guard), effects);
             }
-            (DecideField::Counts, Decision::Counts { samples, max_parallel }) => {
-                let data = self.step_mut(step);
-                data.samples = samples.unwrap_or(data.samples);
-                data.window = max_parallel.unwrap_or(data.window);
+            (DecideField::Counts, Decision::Counts(counts)) => {
+                self.counts.insert(step, counts.clone());
                 self.unfold(step, effects);
             }
             (DecideField::Items, Decision::Items { list, count }) => {
@@ -168,11 +261,11 @@ impl Scheduler {
         self.hashes.reserve(graph.nodes().len());
         for (index, node) in graph.nodes().iter().enumerate() {
             let mut new = Step::new(frame, NodeIndex(index as u32), Layer::first(node));
-            new.pending = node.dependencies.len() as u32;
+            new.pending = node.sources;
             self.add_step(new);
         }
         for (index, node) in graph.nodes().iter().enumerate() {
-            if node.dependencies.is_empty() {
+            if node.sources == 0 {
                 self.news.push_back(News::Entry(child(first, NodeIndex(index as u32))));
             }
         }
@@ -181,26 +274,7 @@ impl Scheduler {
         }
     }
 
-    /// Opens a frame of items or samples, whose steps are made one by one.
-    fn open_items(&mut self, step: StepId, list: Option<ValueHash>, count: u32, effects: &mut Effects) {
-        if u64::from(count) > self.limits.items {
-            let message = format!("{count} items are more than `limits.items` allows ({})", self.limits.items);
-            return self.fail(step, StepError::terminal("limit_items", message), effects);
-        }
-        let data = &self.steps[step.index()];
-        let window = if data.window == 0 { 2 * self.max_parallel } else { data.window };
-        let layer = data.layer.below(self.node(step).expect("BUG: the root has no items"));
-        let items = Items { list, count, steps: Vec::new(), open: 0, window, layer };
-        let graph = self.graph_of(step);
-        let Some(frame) = self.open_frame(step, graph, Body::Items(items), count, effects) else { return };
-        if count == 0 {
-            self.frame_done(frame, effects);
-        } else {
-            self.enqueue_items(step);
-        }
-    }
-
-    fn open_frame(
+    pub(super) fn open_frame(
         &mut self,
         parent: StepId,
         graph: Arc<Graph>,
@@ -243,36 +317,23 @@ impl Scheduler {
         (self.rank(parent), order.into(), frame.depth + 1)
     }
 
-    /// Opens the next item of a frame of items.
-    pub(super) fn open_next_item(&mut self, parent: StepId, effects: &mut Effects) {
-        let frame_id = self.steps[parent.index()].child.expect("BUG: a map without a frame");
-        if self.steps.len() as u64 > self.limits.steps {
-            return self.exhaust(Bound::Steps, effects);
-        }
-        let step = StepId(self.steps.len() as u32);
-        let (node_index, samples) = (self.steps[parent.index()].node, self.steps[parent.index()].samples);
-        let Body::Items(items) = &mut self.frames[frame_id.index()].body else { panic!("BUG: items expected") };
-        let mut new = Step::new(frame_id, node_index, items.layer);
-        new.index = items.steps.len() as u32;
-        new.samples = samples;
-        items.steps.push(step);
-        items.open += 1;
-        self.add_step(new);
-        self.enqueue_items(parent);
-        self.set(step, State::Ready);
-        effects.events.push(Event::Ready { step });
-        self.unfold(step, effects);
-    }
-
-    /// Every step of a frame is settled: the parent gets its value, or is skipped with what its `output` requires.
+    /// Every step of a frame of nodes is settled: the parent gets its value, or is skipped with what its `output` requires.
     fn frame_done(&mut self, frame: FrameId, effects: &mut Effects) {
-        let Frame { parent, graph, body, .. } = &self.frames[frame.index()];
-        let parent = *parent;
-        let required = match body {
-            Body::Nodes { first } => graph.0.output_requires.iter().map(|node| child(*first, *node)).collect(),
-            Body::Items(_) => Vec::new(),
+        let Frame { parent, graph, body: Body::Nodes { first }, .. } = &self.frames[frame.index()] else {
+            panic!("BUG: a frame of items is done elsewhere")
         };
-        match required.into_iter().find(|step| self.state(*step) != State::Succeeded) {
+        let (parent, first) = (*parent, *first);
+        let missing = graph.0.output_requires.iter().find_map(|(node, inside)| {
+            match self.inside(child(first, *node), inside) {
+                Ok(step) if self.state(step) == State::Succeeded => None,
+                Ok(missing) | Err(missing) => Some(missing),
+            }
+        });
+        let outside = || {
+            let mut names = graph.0.output_requires_outside.iter();
+            names.find_map(|name| self.missing_outside_of_body(parent, name))
+        };
+        match missing.or_else(outside) {
             Some(step) => {
                 if parent == StepId::ROOT {
                     self.cause = Some((step, self.output_skipped(step)));

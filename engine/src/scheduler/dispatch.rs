@@ -4,7 +4,7 @@
 //! if its allowance fits the budget, a map opens its next item (which asks for its input first, so dispatching goes on
 //! after the answer). The run ends when the root is settled and nothing is in flight.
 
-use super::arena::{Body, Flight, Step};
+use super::arena::{Body, Flight};
 use super::queue::Entry;
 use super::{Effects, Ending, Scheduler};
 use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, RunEnded, Status, TimerKind};
@@ -71,8 +71,8 @@ impl Scheduler {
     /// Puts a map into the ready queue if it has items left and room for one.
     pub(super) fn enqueue_items(&mut self, parent: StepId) {
         let frame = self.steps[parent.index()].child.expect("BUG: a map without a frame");
-        let Body::Items(items) = &self.frames[frame.index()].body else { panic!("BUG: items expected") };
-        if (items.steps.len() as u32) < items.count && items.open < items.window && !self.steps[parent.index()].queued {
+        let frame = &self.frames[frame.index()];
+        if !frame.closed && frame.items().may_open() && !self.steps[parent.index()].queued {
             self.enqueue(parent);
         }
     }
@@ -112,7 +112,7 @@ impl Scheduler {
     pub(super) fn exhaust(&mut self, bound: Bound, effects: &mut Effects) {
         if self.ending.is_none() {
             self.ending = Some(Ending::Exhausted(bound));
-            self.cancel_backoffs(effects);
+            self.cancel_waiting(effects);
         }
     }
 
@@ -128,11 +128,8 @@ impl Scheduler {
                 self.decide(StepId::ROOT, DecideField::BestOutput, effects);
             }
             None if !root.is_terminal() => {
-                let waits = |step: &Step| matches!(step.state, State::Backoff | State::Suspended);
-                debug_assert!(
-                    self.steps.iter().any(waits),
-                    "BUG: nothing runs, nothing waits, and the run is not over"
-                );
+                let waits = self.suspended > 0 || self.backing_off > 0;
+                debug_assert!(waits, "BUG: nothing runs, nothing waits, and the run is not over");
             }
             None => match (root, self.value(StepId::ROOT)) {
                 (State::Succeeded, value) => self.end(Status::Success, value, None, effects),
@@ -187,7 +184,10 @@ impl Scheduler {
         let node = self.node(step)?;
         let Body::Nodes { first } = self.frame_of(step).body else { return None };
         let required = node.dependencies.iter().filter(|d| d.mode == crate::graph::DependencyMode::Required);
-        let mut sources = required.map(|dependency| super::advance::child(first, dependency.source));
-        sources.find(|source| self.state(*source) != State::Succeeded)
+        let mut missing = required.filter(|dependency| !self.has_value(first, dependency));
+        missing.next().map(|dependency| {
+            let (Ok(step) | Err(step)) = self.inside(super::advance::child(first, dependency.source), &dependency.inside);
+            step
+        })
     }
 }

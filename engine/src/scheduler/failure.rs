@@ -1,11 +1,11 @@
 //! What a failure means, in one order: retry, then `on_item_error`, then `on_error`, else the frame fails and its parent step
 //! with it, and so on up. Closing a frame cancels everything in it; attempts in flight keep their slots until they end.
 
-use super::arena::{Body, Flight, Layer};
+use super::arena::{Body, Children, Flight, Layer, Route};
 use super::{Effects, Ending, GRACE_MS, Scheduler};
 use crate::event::{Command, DecideField, Event, Outcome, TimerKind, Usage};
 use crate::failure::{ErrorClass, StepError};
-use crate::graph::{OnError, OnItemError};
+use crate::graph::{OnError, OnItemError, Work};
 use crate::id::{FrameId, StepId, ValueHash};
 use crate::state::State;
 
@@ -39,7 +39,7 @@ impl Scheduler {
                     self.hashes[step.index()].value = Some(*value);
                     self.decide(step, DecideField::Value, effects);
                 } else {
-                    self.settle(step, Outcome::Succeeded { value: *value, recovered: None }, effects);
+                    self.succeed(step, *value, effects);
                 }
             }
             Err(error) => self.attempt_failed(step, attempt, error.clone(), effects),
@@ -65,7 +65,7 @@ impl Scheduler {
         match timer {
             TimerKind::Backoff => {
                 self.set(step, State::Ready);
-                effects.events.push(Event::Ready { step });
+                effects.events.push(Event::Ready { step, winner: None });
                 self.enqueue(step);
             }
             TimerKind::Grace => {
@@ -81,6 +81,11 @@ impl Scheduler {
                 let error = StepError::new("timeout", ErrorClass::Timeout, message);
                 if attempt == 0 {
                     self.fail(step, error, effects);
+                } else if self.state(step) == State::Suspended {
+                    match self.node(step).map(|node| &node.work) {
+                        Some(Work::Human { has_default: true }) => self.decide(step, DecideField::Default, effects),
+                        _ => self.fail(step, error, effects),
+                    }
                 } else {
                     self.abandon(step, attempt, effects);
                     self.attempt_failed(step, attempt, error, effects);
@@ -110,16 +115,37 @@ impl Scheduler {
         self.fail_as(step, error, Verdict::FailFrame, effects);
     }
 
-    /// Walks outwards from a failed step until a policy tolerates the failure or the run has failed.
-    fn fail_as(&mut self, mut step: StepId, error: StepError, mut verdict: Verdict, effects: &mut Effects) {
+    fn fail_as(&mut self, step: StepId, error: StepError, verdict: Verdict, effects: &mut Effects) {
         let cause = (step, error.clone());
-        let mut error = error;
+        self.walk_out(step, error, verdict, cause, effects);
+    }
+
+    /// A frame fails because of a step in it that had its turn.
+    pub(super) fn fail_frame(&mut self, frame: FrameId, cause: (StepId, StepError), effects: &mut Effects) {
+        let parent = self.frames[frame.index()].parent;
+        let error = StepError::terminal("step_failed", "a step inside it failed");
+        self.walk_out(parent, error, self.policy(parent), cause, effects);
+    }
+
+    /// Walks outwards from a failed step until a policy tolerates the failure or the run has failed.
+    fn walk_out(
+        &mut self,
+        mut step: StepId,
+        mut error: StepError,
+        mut verdict: Verdict,
+        cause: (StepId, StepError),
+        effects: &mut Effects,
+    ) {
         loop {
             if let Some(frame) = self.steps[step.index()].child {
                 self.close_frame(frame, effects);
             }
             match verdict {
-                Verdict::Tolerate => return self.settle(step, Outcome::Failed { error, tolerated: true }, effects),
+                Verdict::Tolerate => {
+                    let route = if self.node(step).is_some_and(|node| node.error_to.is_some()) { Route::Error } else { Route::None };
+                    self.step_mut(step).route = route;
+                    return self.settle(step, Outcome::Failed { error, tolerated: true }, effects);
+                }
                 Verdict::Recover => {
                     self.step_mut(step).error = Some(Box::new(error));
                     return self.decide(step, DecideField::ErrorValue, effects);
@@ -133,7 +159,12 @@ impl Scheduler {
             if self.ending.is_some() {
                 return;
             }
-            step = self.frame_of(step).parent;
+            let item = step;
+            let frame = self.steps[step.index()].frame;
+            step = self.frames[frame.index()].parent;
+            if self.frames[frame.index()].is_items() && self.stops(step) {
+                return self.defer_failure(frame, cause, item, effects);
+            }
             error = StepError::terminal("step_failed", "a step inside it failed");
             verdict = self.policy(step);
         }
@@ -141,28 +172,27 @@ impl Scheduler {
 
     /// The declared value takes the place of the error.
     pub(super) fn recover(&mut self, step: StepId, value: ValueHash, effects: &mut Effects) {
-        let recovered = self.error(step).cloned();
-        self.settle(step, Outcome::Succeeded { value, recovered }, effects);
+        self.succeed(step, value, effects);
     }
 
     /// `on_item_error` for the items of a map (or the samples of a node without one), `on_error` for a node's own step.
     fn policy(&self, step: StepId) -> Verdict {
         let Some(node) = self.node(step) else { return Verdict::FailFrame };
         let frame = self.frame_of(step);
-        let is_own_step = matches!(frame.body, Body::Nodes { .. });
-        let is_item = !is_own_step && matches!(self.frame_of(frame.parent).body, Body::Nodes { .. });
-        match (is_own_step, is_item) {
-            (true, _) => match node.on_error {
+        if !frame.is_items() {
+            return match node.on_error {
                 OnError::Fail => Verdict::FailFrame,
-                OnError::Skip => Verdict::Tolerate,
+                OnError::Skip | OnError::To => Verdict::Tolerate,
                 OnError::Value => Verdict::Recover,
-            },
-            (_, true) => match node.on_item_error {
-                OnItemError::Fail => Verdict::FailFrame,
-                OnItemError::Drop | OnItemError::Skip => Verdict::Tolerate,
-                OnItemError::Value => Verdict::Recover,
-            },
-            _ => Verdict::FailFrame,
+            };
+        }
+        let outermost = self.steps[frame.parent.index()].layer == Layer::first(node);
+        match node.on_item_error {
+            _ if !outermost || frame.items().of == Children::Passes => Verdict::FailFrame,
+            OnItemError::Fail if node.quorum.is_some() => Verdict::Tolerate,
+            OnItemError::Fail => Verdict::FailFrame,
+            OnItemError::Drop | OnItemError::Skip => Verdict::Tolerate,
+            OnItemError::Value => Verdict::Recover,
         }
     }
 
@@ -185,6 +215,14 @@ impl Scheduler {
                 self.cancel_step(step, effects);
             }
         }
+    }
+
+    /// Cancels a step and everything in the frames that it opened.
+    pub(super) fn cancel_with_frames(&mut self, step: StepId, effects: &mut Effects) {
+        if let Some(frame) = self.steps[step.index()].child {
+            self.close_frame(frame, effects);
+        }
+        self.cancel_step(step, effects);
     }
 
     fn cancel_step(&mut self, step: StepId, effects: &mut Effects) {
@@ -212,11 +250,12 @@ impl Scheduler {
         }
     }
 
-    /// Cancels what waits for another attempt: with a run-wide quantity used up there will be none.
-    pub(super) fn cancel_backoffs(&mut self, effects: &mut Effects) {
+    /// Cancels what waits for another attempt or for a person: with a run-wide quantity used up nothing starts any more.
+    pub(super) fn cancel_waiting(&mut self, effects: &mut Effects) {
         let waiting = (0..self.steps.len() as u32).map(StepId);
-        for step in waiting.filter(|step| self.state(*step) == State::Backoff).collect::<Vec<_>>() {
-            self.finish(step, Outcome::Cancelled, effects);
+        let waits = |step: &StepId| matches!(self.state(*step), State::Backoff | State::Suspended);
+        for step in waiting.filter(waits).collect::<Vec<_>>() {
+            self.cancel_step(step, effects);
         }
     }
 }

@@ -17,10 +17,14 @@ mod advance;
 mod arena;
 mod dispatch;
 mod failure;
+mod history;
+mod loops;
 mod names;
 mod queue;
+mod races;
+mod unfold;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use indexmap::IndexSet;
@@ -72,6 +76,15 @@ pub struct Scheduler {
     over: bool,
     /// What has happened and has not been looked at; empty between events.
     news: VecDeque<News>,
+    /// Counts that are expressions, by the node's own step.
+    counts: BTreeMap<StepId, Vec<u32>>,
+    /// Racing steps with news of a source; empty between events.
+    races: BTreeSet<StepId>,
+    /// Which source won, by racing step.
+    winners: BTreeMap<StepId, NodeIndex>,
+    /// How many steps wait for a person, and for another attempt.
+    suspended: u32,
+    backing_off: u32,
 }
 
 /// Something that others have to be told.
@@ -110,6 +123,11 @@ impl Scheduler {
             cause: None,
             over: false,
             news: VecDeque::new(),
+            counts: BTreeMap::new(),
+            races: BTreeSet::new(),
+            winners: BTreeMap::new(),
+            suspended: 0,
+            backing_off: 0,
         }
     }
 
@@ -136,6 +154,7 @@ impl Scheduler {
                 self.settle_attempt(*step, *attempt, result, usage, effects)
             }
             Event::Timer { step, attempt, timer } => self.timer(*step, *attempt, *timer, effects),
+            Event::Answered { step, value } => self.answered(*step, *value, effects),
             Event::Cancel => self.cancel_run(effects),
             _ => panic!("BUG: a derived event was applied: {event:?}"),
         }
@@ -151,6 +170,7 @@ impl Scheduler {
             Event::Decided { step, field, .. } => self.wants(*step, *field),
             Event::Settled { step, attempt, .. } => self.flight(*step, *attempt) != Flight::None,
             Event::Timer { step, attempt, timer } => self.awaits_timer(*step, *attempt, *timer),
+            Event::Answered { step, .. } => self.is_asked(*step),
             Event::Cancel => !self.over && self.ending.is_none() && !self.frames.is_empty(),
             _ => false,
         }
@@ -161,9 +181,24 @@ impl Scheduler {
         self.steps.get(step.index()).is_some_and(|step| step.deciding == Some(field))
     }
 
+    /// Whether a person is asked and has not answered.
+    pub fn is_asked(&self, step: StepId) -> bool {
+        self.steps.get(step.index()).is_some_and(|step| step.state == State::Suspended && step.deciding.is_none())
+    }
+
+    /// Whether nothing will happen until a person answers.
+    pub fn is_suspended(&self) -> bool {
+        !self.over && self.suspended > 0 && self.in_flight == 0 && self.backing_off == 0 && self.decisions_open == 0
+    }
+
     /// Whether the run has ended.
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// What all attempts that ended have cost.
+    pub fn usage(&self) -> Usage {
+        self.usage
     }
 
     /// How many steps the run has made.
@@ -210,7 +245,12 @@ impl Scheduler {
     /// Number of the sample that a step is, if its node has `samples`.
     pub fn sample(&self, step: StepId) -> Option<u32> {
         let (node, data) = (self.node(step)?, &self.steps[step.index()]);
-        (node.samples.is_some() && data.layer == Layer::Work).then_some(data.index)
+        if node.samples.is_none() || data.layer != Layer::Work {
+            return None;
+        }
+        // A pass of a sample is that sample's.
+        let parent = self.frame_of(step).parent;
+        Some(if node.loops() { self.steps[parent.index()].index } else { data.index })
     }
 
     fn start_run(&mut self, started: &RunStarted, effects: &mut Effects) {
@@ -228,7 +268,8 @@ impl Scheduler {
             (TimerKind::Grace, flight) => flight == Flight::Cancelled,
             (TimerKind::Timeout, Flight::Open) => true,
             (TimerKind::Timeout, Flight::Cancelled) => false,
-            (TimerKind::Timeout, Flight::None) => attempt == 0 && data.child.is_some() && data.state == State::Running,
+            (TimerKind::Timeout, Flight::None) if attempt == 0 => data.child.is_some() && data.state == State::Running,
+            (TimerKind::Timeout, Flight::None) => attempt == data.attempt && self.is_asked(step),
             (TimerKind::Backoff, _) => data.state == State::Backoff && data.attempt == attempt,
         }
     }
@@ -260,6 +301,8 @@ impl Scheduler {
     fn set(&mut self, step: StepId, to: State) {
         let from = std::mem::replace(&mut self.step_mut(step).state, to);
         assert!(from.may_become(to), "BUG: {from:?} -> {to:?} for `{}`", self.path(step));
+        self.suspended = self.suspended + u32::from(to == State::Suspended) - u32::from(from == State::Suspended);
+        self.backing_off = self.backing_off + u32::from(to == State::Backoff) - u32::from(from == State::Backoff);
     }
 
     /// Ends a step and writes it down. The caller tells the frame, unless the frame is closed.

@@ -152,6 +152,8 @@ impl Source {
             let next = spot.map.get(*part).or_else(|| spot.list.get(index?));
             match next {
                 Some(next) => spot = next,
+                // What may be a list and is written as one entry.
+                None if index.is_some() && spot.list.is_empty() => {}
                 None => return (spot, false),
             }
         }

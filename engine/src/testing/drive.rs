@@ -172,7 +172,7 @@ impl Simulation<'_> {
                 Some(Command::Decide { step, field }) if self.scheduler.wants(step, field) => {
                     next = Some(Event::Decided { step, field, decision: self.decide(step, field) });
                 }
-                Some(Command::Decide { .. } | Command::End) => {}
+                Some(Command::Decide { .. } | Command::End | Command::Ask { .. }) => {}
                 Some(Command::Start { step, attempt }) => self.flights.push((step, attempt)),
                 Some(Command::Cancel { step, attempt }) => {
                     self.flights.retain(|flight| *flight != (step, attempt));
@@ -249,13 +249,8 @@ impl Simulation<'_> {
         let node = self.scheduler.node(step).cloned();
         let answer = match field {
             DecideField::Guard => self.world.guard(&path).map(Decision::Guard),
-            DecideField::Counts => {
-                let (samples, window) = self.world.counts(&path);
-                let asked = |count| count == Some(crate::graph::Count::Decided);
-                let node = node.expect("BUG: the root has no counts");
-                let (samples, window) =
-                    (asked(node.samples).then_some(samples), asked(node.max_parallel).then_some(window));
-                Ok(Decision::Counts { samples, max_parallel: window })
+            DecideField::Counts | DecideField::Stop | DecideField::Again | DecideField::Route | DecideField::Default => {
+                panic!("BUG: not generated")
             }
             DecideField::Items => {
                 self.world.items(&path).map(|count| Decision::Items { list: ValueHash::of(&json!(path)), count })

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use super::Random;
 use crate::failure::ErrorClass;
-use crate::graph::{Count, Dependency, DependencyMode, Graph, Node, NodeCode, OnError, OnItemError, Work};
+use crate::graph::{Called, Count, Join, Dependency, DependencyMode, Graph, Node, NodeCode, OnError, OnItemError, Work};
 use crate::id::{NodeIndex, ValueHash};
 use crate::retry::RetryPolicy;
 
@@ -31,7 +31,7 @@ pub fn graph(random: &mut Random, depth: u32, prefix: &str, outer: &[String]) ->
     }
     let mut graph = Graph::build(nodes).expect("BUG: edges point backwards only");
     let all = (0..count as u32).map(NodeIndex);
-    graph.output_requires = all.filter(|_| random.one_in(4)).collect();
+    graph.output_requires = all.filter(|_| random.one_in(4)).map(|node| (node, Vec::new())).collect();
     graph.hash = ValueHash::of_bytes(prefix.as_bytes());
     graph
 }
@@ -70,7 +70,7 @@ fn dependencies(random: &mut Random, index: u32) -> Vec<Dependency> {
     for source in 0..index {
         if random.below(u64::from(index) + 2) < 2 {
             let mode = if random.one_in(3) { DependencyMode::Optional } else { DependencyMode::Required };
-            found.push(Dependency { source: NodeIndex(source), mode });
+            found.push(Dependency { source: NodeIndex(source), inside: Vec::new(), mode });
         }
     }
     found
@@ -91,7 +91,7 @@ fn capture(dependencies: &mut Vec<Dependency>, body: &Graph, nodes: &[Node]) {
     for (index, node) in nodes.iter().enumerate().filter(|(_, node)| read.contains(&node.name.to_string())) {
         let source = NodeIndex(index as u32);
         if !dependencies.iter().any(|known| known.source == source) {
-            dependencies.push(Dependency { source, mode: DependencyMode::Waits });
+            dependencies.push(Dependency { source, inside: Vec::new(), mode: DependencyMode::Waits });
         }
         let _ = node;
     }
@@ -103,7 +103,7 @@ fn work(random: &mut Random, depth: u32, name: &str, sees: &[String]) -> Work {
     match random.below(if depth < 3 { 10 } else { 7 }) {
         0..5 => Work::Leaf,
         5 | 6 => Work::Value,
-        7 => Work::Call(Arc::new(closed(graph(random, depth + 1, &prefix, &[])))),
+        7 => Work::Call(Called::Other(Arc::new(closed(graph(random, depth + 1, &prefix, &[]))))),
         8 if depth < 2 => Work::Expand,
         _ => Work::Group(Arc::new(graph(random, depth + 1, &prefix, sees))),
     }
@@ -113,12 +113,12 @@ fn attributes(random: &mut Random, node: &mut Node) {
     let leaf = matches!(node.work, Work::Leaf);
     node.has_guard = random.one_in(4);
     node.for_each = random.one_in(5);
-    node.samples = if leaf && random.one_in(6) { Some(count(random)) } else { None };
-    node.max_parallel = if node.for_each && random.one_in(2) { Some(count(random)) } else { None };
+    node.samples = if leaf && random.one_in(6) { Some(Count::Fixed(1 + random.below(3) as u32)) } else { None };
+    node.max_parallel = if node.for_each && random.one_in(2) { Some(Count::Fixed(1 + random.below(3) as u32)) } else { None };
     node.has_input = match node.work {
         Work::Leaf => random.one_in(2),
         Work::Call(_) | Work::Expand => true,
-        Work::Value | Work::Group(_) => false,
+        Work::Value | Work::Group(_) | Work::Loop(_) | Work::Human { .. } => false,
     };
     node.has_value = leaf && random.one_in(3);
     if leaf && random.one_in(2) {
@@ -138,9 +138,6 @@ fn attributes(random: &mut Random, node: &mut Node) {
     };
 }
 
-fn count(random: &mut Random) -> Count {
-    if random.one_in(2) { Count::Decided } else { Count::Fixed(1 + random.below(3) as u32) }
-}
 
 /// Some nodes join any of their sources, which are optional then.
 fn join(random: &mut Random, node: &mut Node) {
@@ -155,6 +152,7 @@ fn join(random: &mut Random, node: &mut Node) {
             .iter_mut()
             .filter(|d| d.mode != DependencyMode::Waits)
             .for_each(|d| d.mode = DependencyMode::Optional);
-        node.any_of = Some(counted);
+        node.join = Join::Any;
+        node.counted = node.dependencies.iter().filter(|d| counted.contains(&d.source)).cloned().collect();
     }
 }

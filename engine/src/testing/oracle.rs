@@ -90,13 +90,13 @@ impl Oracle<'_> {
             values.insert(node.name.to_string(), value);
             ends.push(end);
         }
-        let missing = graph.output_requires.iter().any(|node| !matches!(ends[node.index()], End::Value(_)));
+        let missing = graph.output_requires.iter().any(|(node, _)| !matches!(ends[node.index()], End::Value(_)));
         Ok((values, missing))
     }
 
     fn node(&mut self, path: &str, node: &Node, ends: &[End], frames: &[Values]) -> End {
         let succeeded = |index: crate::id::NodeIndex| matches!(ends[index.index()], End::Value(_));
-        let joined = node.any_of.as_ref().is_none_or(|sources| sources.iter().any(|source| succeeded(*source)));
+        let joined = node.counted.is_empty() || node.counted.iter().any(|source| succeeded(source.source));
         let mut required = node.dependencies.iter().filter(|dependency| dependency.mode == DependencyMode::Required);
         if !joined || !required.all(|dependency| succeeded(dependency.source)) {
             return End::Nothing;
@@ -126,7 +126,7 @@ impl Oracle<'_> {
         let samples = match node.samples {
             None => 0,
             Some(Count::Fixed(count)) => count,
-            Some(Count::Decided) => decided.0,
+            Some(Count::Decided(_)) => decided.0,
         };
         if node.for_each {
             let count = self.world.items(path)?;
@@ -230,7 +230,8 @@ impl Oracle<'_> {
                 Ok(End::Value(World::made("leaf", path, &saw)))
             }
             Work::Group(graph) => self.body(path, graph, frames),
-            Work::Call(graph) => self.body(path, graph, &[]),
+            Work::Call(graph) => self.body(path, &graph.graph(), &[]),
+            Work::Loop(_) | Work::Human { .. } => panic!("BUG: not generated"),
             Work::Expand => {
                 let graph = expansion(self.world.drawn(path)?);
                 self.body(path, &graph, &[])

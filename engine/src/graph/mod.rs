@@ -1,8 +1,10 @@
 //! The checked, immutable graph of a frame: what may be trusted.
 //!
-//! A [`Graph`] is acyclic by construction ([`Graph::build`] refuses cycles), knows for each node who consumes it and how
+//! A loop is one node whose passes open the graph of its body. A [`Graph`] is acyclic by construction ([`Graph::build`] refuses cycles), knows for each node who consumes it and how
 //! long the longest path to the end is. The scheduler reads only the structure (dependencies, guards, joins, policies);
 //! the compiled expressions in [`NodeCode`] are for the driver alone.
+
+mod node;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,16 +12,16 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use petgraph::algo::{kosaraju_scc, toposort};
+use petgraph::Direction;
 use petgraph::graph::DiGraph;
 use serde_json::Value;
 
-use crate::calc::Formula;
-use crate::definition::{KindSpec, ModelDef, WorkflowDef};
-use crate::dialect::Dialect;
-use crate::expr::{NameUse, Slotted, Template, Tree};
+use crate::definition::{ModelDef, WorkflowDef};
+use crate::expr::{NameUse, Tree};
 use crate::id::{NodeIndex, ValueHash};
-use crate::retry::RetryPolicy;
 use crate::schema::Schema;
+
+pub use node::*;
 
 /// A checked workflow: everything a run needs, immutable and shared.
 #[derive(Debug)]
@@ -68,6 +70,8 @@ pub struct Graph {
     consumers: Vec<NodeIndex>,
     consumers_start: Vec<u32>,
     by_name: IndexMap<Arc<str>, NodeIndex>,
+    /// Nodes in the bodies of its loops: the loop, and the way from there.
+    in_loops: IndexMap<Arc<str>, (NodeIndex, Inside)>,
     /// Declared inputs of a closed graph (a workflow or a plan); `None` for a group, which sees the names around it.
     pub inputs: Option<IndexMap<String, Input>>,
     /// Model aliases that a workflow declares; nodes further in see those further out.
@@ -75,7 +79,9 @@ pub struct Graph {
     /// The frame's value; `None`: the map of all values.
     pub output: Option<Tree>,
     /// Nodes that `output` requires: if one did not succeed, the frame's parent is skipped.
-    pub output_requires: Vec<NodeIndex>,
+    pub output_requires: Vec<(NodeIndex, Inside)>,
+    /// Names around the graph that `output` requires.
+    pub output_requires_outside: Vec<Arc<str>>,
     /// A plan's graph: the value of its frame is `{answer, steps, errors}`.
     pub expansion: bool,
     /// Identity of the definition that this graph was built from.
@@ -91,263 +97,15 @@ pub struct Input {
     pub default: Option<Value>,
 }
 
-/// A checked node.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// Its name, unique in its graph.
-    pub name: Arc<str>,
-    /// What its innermost child step does.
-    pub work: Work,
-    /// What must be settled before it is decided, each source once, by index.
-    pub dependencies: Vec<Dependency>,
-    /// `join: any`: these sources are counted, and at least one must have succeeded. (`all` is the dependencies' own rule.)
-    pub any_of: Option<Vec<NodeIndex>>,
-    /// Whether it has a `when`.
-    pub has_guard: bool,
-    /// Whether it maps over items.
-    pub for_each: bool,
-    /// `as`, when `for_each`.
-    pub item_name: Arc<str>,
-    /// How many samples, when it has `samples`.
-    pub samples: Option<Count>,
-    /// Most open items at once; `None`: twice the run's limit.
-    pub max_parallel: Option<Count>,
-    /// Whether something is evaluated before it starts (a leaf's fields, unless all are constants, a closed frame's `with`).
-    pub has_input: bool,
-    /// Whether something is evaluated after its work (`schema`, `output`).
-    pub has_value: bool,
-    /// Retries of a leaf.
-    pub retry: RetryPolicy,
-    /// Longest time in milliseconds: of one attempt for a leaf, of the whole frame for a group, call or expansion.
-    pub timeout_ms: Option<u64>,
-    /// What a failure means to the frame.
-    pub on_error: OnError,
-    /// What an item's failure means to the map.
-    pub on_item_error: OnItemError,
-    /// Longest path to the end of the graph in nodes, from 1. Set by [`Graph::build`].
-    pub rank: u32,
-    /// The compiled fields: for the driver.
-    pub code: Arc<NodeCode>,
-}
-
-/// What a child step does once its guard, items and samples are settled.
-#[derive(Clone, Debug)]
-pub enum Work {
-    /// Runs a [`Node`](crate::node::Node) of the kind; holds a slot.
-    Leaf,
-    /// The driver evaluates it: `set`, `calc`. Decided, never started, holds no slot.
-    Value,
-    /// Opens a frame over the graph, which sees the names around it.
-    Group(Arc<Graph>),
-    /// Opens a closed frame over another workflow's graph, filled by the input.
-    Call(Arc<Graph>),
-    /// Opens a closed frame over a graph that the driver makes out of a plan.
-    Expand,
-}
-
-/// One source of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dependency {
-    /// The node that is waited for.
-    pub source: NodeIndex,
-    /// What its end means.
-    pub mode: DependencyMode,
-}
-
-/// What the end of a source means to its consumer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DependencyMode {
-    /// Waited for, nothing more: a name that only the body mentions (a capture).
-    Waits,
-    /// Reads as null unless it succeeded.
-    Optional,
-    /// The consumer is skipped unless it succeeded.
-    Required,
-}
-
-/// A number that is known when the file is read, or an expression over inputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
-    /// Written as a number.
-    Fixed(u32),
-    /// Evaluated when the node opens.
-    Decided,
-}
-
-/// What a failure of a node means, after retries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    /// The frame fails.
-    Fail,
-    /// Dependents treat it as skipped.
-    Skip,
-    /// A declared value takes its place.
-    Value,
-}
-
-/// What a failure of an item means to its map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnItemError {
-    /// The map fails.
-    Fail,
-    /// The item leaves the list.
-    Drop,
-    /// The item reads as null.
-    Skip,
-    /// A declared value takes its place.
-    Value,
-}
-
-/// The compiled side of a node: everything that the driver evaluates or hands to a kind.
-#[derive(Debug, Default)]
-pub struct NodeCode {
-    /// Name of the kind.
-    pub kind: String,
-    /// Description of the kind; `None` only in structural tests.
-    pub spec: Option<Arc<KindSpec>>,
-    /// `when`.
-    pub guard: Option<Box<Tree>>,
-    /// `for_each`.
-    pub items: Option<Box<Tree>>,
-    /// `samples`, when it is an expression.
-    pub samples: Option<Box<Tree>>,
-    /// `max_parallel`, when it is an expression.
-    pub max_parallel: Option<Box<Tree>>,
-    /// The kind's fields by name, in file order.
-    pub fields: IndexMap<Arc<str>, Field>,
-    /// What the value must satisfy.
-    pub schema: Option<Schema>,
-    /// `output`.
-    pub output: Option<Box<Tree>>,
-    /// `on_error: {value}`.
-    pub error_value: Option<Box<Tree>>,
-    /// `on_item_error: {value}`.
-    pub item_error_value: Option<Box<Tree>>,
-    /// Beside `ask`: what `needs` names and the text does not mention; appended as questions and answers, in this order.
-    pub appended: Vec<NodeIndex>,
-    /// Beside `graph`: limits and allow-list of the expansion.
-    pub expansion: Option<Arc<ExpansionRules>>,
-}
-
-impl Field {
-    /// Whether it is the same for every step, so that nothing need be evaluated.
-    pub fn is_constant(&self) -> bool {
-        self.constant().is_some()
-    }
-
-    /// The value that it has for every step.
-    pub fn constant(&self) -> Option<&Value> {
-        match self {
-            Field::Literal(value) => Some(value),
-            Field::Tree(tree) => tree.constant(),
-            Field::Template(_) | Field::Slotted(_) | Field::Formula(_) => None,
-        }
-    }
-}
-
-impl NodeCode {
-    /// Whether it may ask a model, so that its input has an allowance and an identity.
-    pub fn asks(&self) -> bool {
-        self.fields.contains_key("model") || self.spec.as_ref().is_some_and(|spec| spec.calls_model)
-    }
-
-    fn trees_mut(&mut self) -> impl Iterator<Item = &mut Tree> {
-        let before = [&mut self.guard, &mut self.items, &mut self.samples, &mut self.max_parallel];
-        let after = [&mut self.output, &mut self.error_value, &mut self.item_error_value];
-        before.into_iter().chain(after).flatten().map(|tree| &mut **tree)
-    }
-}
-
-/// What an expansion may contain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExpansionRules {
-    /// Which words a plan may use.
-    pub dialect: Dialect,
-    /// Most nodes, the appended `answer` apart.
-    pub nodes_max: u32,
-    /// Most times that a loop repeats.
-    pub iterations_max: u32,
-    /// Kinds that may occur.
-    pub kinds: Vec<String>,
-    /// Model aliases that may occur beside the default.
-    pub models: Vec<String>,
-}
-
-impl ExpansionRules {
-    /// Most times that a loop of a plan repeats, when `limits.iterations` beside `graph` does not say.
-    pub const ITERATIONS_MAX: u32 = 50;
-
-    /// The default allow-list: `llm` and `calc`, the default model, and the given number of nodes.
-    pub fn new(nodes_max: u32) -> Self {
-        Self {
-            dialect: Dialect::Graph,
-            nodes_max,
-            iterations_max: Self::ITERATIONS_MAX,
-            kinds: vec!["llm".into(), "calc".into()],
-            models: Vec::new(),
-        }
-    }
-}
-
-/// A compiled field of a kind.
-#[derive(Debug)]
-pub enum Field {
-    /// Text with `{{ }}`.
-    Template(Box<Template>),
-    /// Literal text with `{id}` slots.
-    Slotted(Slotted),
-    /// A formula.
-    Formula(Formula),
-    /// A tree of expressions.
-    Tree(Tree),
-    /// A value as it stands.
-    Literal(Value),
-}
-
-impl Node {
-    /// A node with defaults everywhere: no dependencies, fails its frame on error.
-    pub fn new(name: &str, work: Work) -> Self {
-        Self {
-            name: name.into(),
-            work,
-            dependencies: Vec::new(),
-            any_of: None,
-            has_guard: false,
-            for_each: false,
-            item_name: "item".into(),
-            samples: None,
-            max_parallel: None,
-            has_input: false,
-            has_value: false,
-            retry: RetryPolicy::NONE,
-            timeout_ms: None,
-            on_error: OnError::Fail,
-            on_item_error: OnItemError::Fail,
-            rank: 0,
-            code: Arc::default(),
-        }
-    }
-
-    /// Whether a step of this node unfolds into items or samples before its work.
-    pub fn unfolds(&self) -> bool {
-        self.for_each || self.samples.is_some()
-    }
-}
-
 impl Graph {
     /// Builds the graph out of nodes whose dependencies point at indices of the same list.
     ///
     /// Computes consumers and ranks in O(nodes + edges) without recursion. The error is a shortest cycle, as its nodes in
     /// order, of every set of nodes that need each other.
     pub fn build(mut nodes: Vec<Node>) -> Result<Self, Vec<Vec<NodeIndex>>> {
-        let mut graph = DiGraph::<(), (), u32>::with_capacity(nodes.len(), nodes.len());
-        nodes.iter().for_each(|_| {
-            graph.add_node(());
-        });
-        for (index, node) in nodes.iter().enumerate() {
-            for dependency in &node.dependencies {
-                graph.add_edge(dependency.source.0.into(), (index as u32).into(), ());
-            }
+        let graph = structure(&nodes);
+        for (index, node) in nodes.iter_mut().enumerate() {
+            node.sources = graph.neighbors_directed((index as u32).into(), Direction::Incoming).count() as u32;
         }
         let order = toposort(&graph, None).map_err(|_| cycles(&graph))?;
         for &index in order.iter().rev() {
@@ -363,17 +121,28 @@ impl Graph {
             consumers[from..].sort_unstable();
         }
         consumers_start.push(consumers.len() as u32);
-        let by_name =
-            nodes.iter().enumerate().map(|(index, node)| (node.name.clone(), NodeIndex(index as u32))).collect();
+        let indexed = || nodes.iter().enumerate().map(|(index, node)| (NodeIndex(index as u32), node));
+        let by_name = indexed().map(|(index, node)| (node.name.clone(), index)).collect();
+        let mut in_loops = IndexMap::new();
+        for (index, node) in indexed() {
+            if let Work::Loop(body) = &node.work {
+                in_loops.extend(body.by_name.iter().map(|(name, inner)| (name.clone(), (index, vec![*inner]))));
+                in_loops.extend(body.in_loops.iter().map(|(name, (inner, way))| {
+                    (name.clone(), (index, std::iter::once(*inner).chain(way.iter().copied()).collect()))
+                }));
+            }
+        }
         Ok(Self {
             nodes,
             consumers,
             consumers_start,
             by_name,
+            in_loops,
             inputs: None,
             models: IndexMap::new(),
             output: None,
             output_requires: Vec::new(),
+            output_requires_outside: Vec::new(),
             expansion: false,
             hash: ValueHash::of_bytes(b""),
         })
@@ -384,6 +153,10 @@ impl Graph {
         let by_name = &self.by_name;
         let mut tell = |mention: &mut NameUse| mention.node = by_name.get(&mention.name).copied();
         for node in &mut self.nodes {
+            // In a race the other sources read as null, which a look-up by name knows.
+            if node.join == Join::First {
+                continue;
+            }
             let code = Arc::get_mut(&mut node.code).expect("BUG: a graph under construction is shared");
             code.trees_mut().for_each(|tree| tree.each_name(&mut tell));
             for field in code.fields.values_mut() {
@@ -412,11 +185,47 @@ impl Graph {
         self.by_name.get(name).copied()
     }
 
+    /// The node of that name in the body of one of its loops: the loop, and the way from there.
+    pub fn find_in_loop(&self, name: &str) -> Option<(NodeIndex, &[NodeIndex])> {
+        self.in_loops.get(name).map(|(index, way)| (*index, way.as_slice()))
+    }
+
+    /// The node of that name, in a loop or not, with the way to it.
+    pub fn find_anywhere(&self, name: &str) -> Option<(NodeIndex, &[NodeIndex])> {
+        self.find(name).map(|node| (node, &[][..])).or_else(|| self.find_in_loop(name))
+    }
+
+    /// Every name of its nodes, those of the bodies of its loops included.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.by_name.keys().chain(self.in_loops.keys())
+    }
+
     /// Who depends on a node, in file order.
     pub fn consumers(&self, index: NodeIndex) -> &[NodeIndex] {
         let (from, to) = (self.consumers_start[index.index()], self.consumers_start[index.index() + 1]);
         &self.consumers[from as usize..to as usize]
     }
+}
+
+/// The nodes of a level, each after what it waits for; the error is as that of [`Graph::build`].
+pub fn forward_order(nodes: &[Node]) -> Result<Vec<usize>, Vec<Vec<NodeIndex>>> {
+    let graph = structure(nodes);
+    let order = toposort(&graph, None).map_err(|_| cycles(&graph))?;
+    Ok(order.into_iter().map(|index| index.index()).collect())
+}
+
+/// Edges from each node to those that wait for it.
+fn structure(nodes: &[Node]) -> DiGraph<(), (), u32> {
+    let mut graph = DiGraph::<(), (), u32>::with_capacity(nodes.len(), nodes.len());
+    nodes.iter().for_each(|_| {
+        graph.add_node(());
+    });
+    for (index, node) in nodes.iter().enumerate() {
+        for source in node.waits_for() {
+            graph.add_edge(source.0.into(), (index as u32).into(), ());
+        }
+    }
+    graph
 }
 
 /// For every set of nodes that need each other one shortest cycle through its smallest node, smallest node first.
@@ -463,7 +272,11 @@ mod tests {
     use super::*;
 
     fn node(name: &str, sources: &[u32]) -> Node {
-        let required = |&source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
+        let required = |&source| Dependency {
+            source: NodeIndex(source),
+            inside: Inside::new(),
+            mode: DependencyMode::Required,
+        };
         Node { dependencies: sources.iter().map(required).collect(), ..Node::new(name, Work::Leaf) }
     }
 

@@ -1,0 +1,108 @@
+//! People who answer: the door through which answers reach a run, and the question that goes out.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::{Notify, oneshot};
+
+use super::Driver;
+use crate::event::Event;
+use crate::id::StepId;
+use crate::node::Input;
+use crate::observer::Question;
+
+/// Why an answer was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// No step of that path waits for an answer: it never did, has one, or the run is over.
+    #[error("`{0}` does not wait for an answer")]
+    NotAsked(String),
+    /// The answer does not fit what was asked for.
+    #[error("the answer does not fit: {0}")]
+    BadAnswer(String),
+}
+
+/// Answers to a run's `human` steps. Part of [`RunOptions`](super::RunOptions): a run that has one waits for answers, one that has
+/// none ends as `suspended` when nothing else is left to do. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Answers(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<VecDeque<Answer>>,
+    news: Notify,
+}
+
+#[derive(Debug)]
+struct Answer {
+    path: String,
+    value: Value,
+    taken: oneshot::Sender<Result<(), AnswerError>>,
+}
+
+impl Answers {
+    /// Answers a suspended step; the first answer that fits counts.
+    ///
+    /// # Errors
+    /// [`AnswerError`]; after a `BadAnswer` the step still waits.
+    pub async fn answer(&self, path: &str, value: Value) -> Result<(), AnswerError> {
+        let (taken, reply) = oneshot::channel();
+        let answer = Answer { path: path.to_owned(), value, taken };
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(answer);
+        self.0.news.notify_one();
+        reply.await.unwrap_or_else(|_| Err(AnswerError::NotAsked(path.to_owned())))
+    }
+
+    fn next(&self) -> Option<Answer> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Waits until there may be an answer.
+    pub(super) async fn news(&self) {
+        self.0.news.notified().await;
+    }
+}
+
+impl Driver {
+    /// Asks the people who watch.
+    pub(super) fn ask(&mut self, step: StepId) {
+        let path = self.scheduler.path(step);
+        let input = self.rendered.get(&step);
+        let text = |input: &Input| input.fields.get("prompt").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let question = Question {
+            path: path.clone(),
+            prompt: input.map(text).unwrap_or_default(),
+            schema: input.and_then(|input| input.schema.as_ref()).map(|schema| schema.json_schema().clone()),
+        };
+        self.asked.insert(path, step);
+        self.options.observers.iter().for_each(|observer| observer.asked(&question));
+    }
+
+    /// The event of the next answer that fits; the others are refused.
+    pub(super) fn next_answer(&mut self) -> Option<Event> {
+        let answers = self.options.answers.clone()?;
+        while let Some(Answer { path, value, taken }) = answers.next() {
+            let step = self.asked.get(path.as_str()).copied().filter(|step| self.scheduler.is_asked(*step));
+            let schema = step.and_then(|step| self.rendered.get(&step)).and_then(|input| input.schema.as_ref());
+            let refused = match (step, schema.map(|schema| schema.validate(&value))) {
+                (None, _) => Some(AnswerError::NotAsked(path.clone())),
+                (_, Some(Err(reason))) => Some(AnswerError::BadAnswer(reason)),
+                _ => None,
+            };
+            let stored = self.values.store_output(value);
+            let result = match (refused, stored) {
+                (Some(refused), _) => Err(refused),
+                (None, Err(error)) => Err(AnswerError::BadAnswer(error.message.clone())),
+                (None, Ok(value)) => Ok(value),
+            };
+            // Whoever no longer waits for the reply has given the answer all the same.
+            _ = taken.send(result.clone().map(|_| ()));
+            if let (Ok(value), Some(step)) = (result, step) {
+                self.asked.remove(path.as_str());
+                return Some(Event::Answered { step, value });
+            }
+        }
+        None
+    }
+}
