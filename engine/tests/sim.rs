@@ -149,12 +149,14 @@ fn describe(graph: &Graph, depth: usize) {
             Work::Group(_) => "group",
             Work::Call(_) => "call",
             Work::Expand => "expand",
+            Work::Loop(_) => "loop",
+            Work::Human { .. } => "human",
         };
         eprintln!(
             "{}{} {work} <- {sources:?} any_of {:?} guard {} each {} samples {:?} value {} {:?} {:?} reads {:?}",
             "  ".repeat(depth),
             node.name,
-            node.any_of,
+            node.counted,
             node.has_guard,
             node.for_each,
             node.samples,
@@ -163,14 +165,14 @@ fn describe(graph: &Graph, depth: usize) {
             node.on_item_error,
             generate::reads(node),
         );
-        if let Work::Group(body) | Work::Call(body) = &node.work {
+        if let Work::Group(body) = &node.work {
             describe(body, depth + 1);
         }
     }
 }
 
 fn leaf(name: String, sources: &[u32]) -> Node {
-    let required = |source: &u32| Dependency { source: NodeIndex(*source), mode: DependencyMode::Required };
+    let required = |source: &u32| Dependency { source: NodeIndex(*source), inside: Vec::new(), mode: DependencyMode::Required };
     Node { dependencies: sources.iter().map(required).collect(), ..Node::new(&name, Work::Leaf) }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::Checker;
 use super::fields::Use;
 use super::scope::{Meaning, Names};
-use crate::definition::{ErrorPolicyDef, Join, NodeDef};
+use crate::definition::{Join, NodeDef};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::expr::literal_help;
 use crate::graph::{Dependency, DependencyMode, Inside};
@@ -242,7 +242,7 @@ impl Checker<'_> {
     }
 
     /// `needs` decides for every mention; mentions without it are optional only if all are. The second list are the entries of
-    /// `needs` that `join` counts.
+    /// `needs` that `join` counts, if no edges lead to the node.
     pub(super) fn dependencies(
         &mut self,
         names: &Names,
@@ -260,8 +260,7 @@ impl Checker<'_> {
             let mode = if *optional { DependencyMode::Optional } else { DependencyMode::Required };
             modes.extend(index(source).map(|source| (source, mode)));
         }
-        let routed = names.nodes.iter().any(|(other, node)| leads_to(node, name) && !names.is_upward(other, name));
-        let counts = !routed && !matches!(node.join, None | Some(Join::All));
+        let counts = !matches!(node.join, None | Some(Join::All));
         let mut counted = Vec::new();
         for (position, need) in node.needs.iter().enumerate() {
             let Some(source) = index(&need.name).filter(|_| need.name != name) else {
@@ -318,10 +317,4 @@ impl History {
         let (path, range) = (used.path.clone(), used.name.range.clone());
         Self { of: of.map(str::to_owned), written, path, range, inside: used.known.item }
     }
-}
-
-/// Whether a node has an edge to the node of that name.
-fn leads_to(node: &NodeDef, name: &str) -> bool {
-    let by_error = matches!(&node.on_error, ErrorPolicyDef::To(to) if to == name);
-    by_error || node.next.iter().any(|case| case.to.iter().any(|to| to == name))
 }

@@ -23,10 +23,22 @@ pub(super) struct Pasts {
     pub(super) outwards: Vec<History>,
 }
 
-/// Sorts the sources of a node's edges; where several come together and not all are needed, what it reads of them is optional.
-pub(super) fn merge_edges(node: &mut Node) {
+/// Sorts the sources of a node's edges, which `join` counts in place of `needs`; where several come together and not all are
+/// needed, what it reads of them is optional.
+pub(super) fn merge_edges(names: &Names, definition: &NodeDef, node: &mut Node) {
+    if node.edges_in.is_empty() {
+        return;
+    }
     node.edges_in.sort_unstable();
     node.edges_in.dedup();
+    if !node.counted.is_empty() {
+        node.counted.clear();
+        for need in definition.needs.iter().filter(|need| !need.optional) {
+            let index = names.nodes.get_index_of(&need.name).map(|index| index as u32);
+            let dependency = node.dependencies.iter_mut().find(|source| Some(source.source.0) == index);
+            dependency.into_iter().for_each(|dependency| dependency.mode = DependencyMode::Required);
+        }
+    }
     let tolerant = match node.join {
         Join::Default => node.edges_in.len() > 1,
         Join::All => false,

@@ -56,7 +56,7 @@ impl Checker<'_> {
         for (from, _, to) in flow.forward() {
             nodes[to].edges_in.push(NodeIndex(from as u32));
         }
-        nodes.iter_mut().for_each(merge_edges);
+        names.nodes.values().zip(&mut nodes).for_each(|(definition, node)| merge_edges(names, definition, node));
         let mut uses = Vec::new();
         let known = Known { this: true, ..Known::default() };
         let tree = output.and_then(|output| self.compiled(output, output_path, known, &mut uses));

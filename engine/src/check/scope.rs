@@ -69,11 +69,6 @@ impl<'a> Names<'a> {
         Meaning::Unknown
     }
 
-    /// Whether an edge from one node to another leads upwards: to itself, or to a node written above.
-    pub(super) fn is_upward(&self, from: &str, to: &str) -> bool {
-        self.nodes.get_index_of(to) <= self.nodes.get_index_of(from)
-    }
-
     /// The node of the frame around this one that holds it.
     pub(super) fn held_by(&self) -> Option<(&'a Names<'a>, &'a str)> {
         self.outer
