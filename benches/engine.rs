@@ -25,7 +25,8 @@ fn main() {
 
 /// A graph of leaves without fields: node after node, or one, `n` beside each other, and one.
 fn graph(n: u32, sources: impl Fn(u32) -> Vec<u32>) -> Arc<Graph> {
-    let required = |source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
+    let required =
+        |source| Dependency { source: NodeIndex(source), inside: Vec::new(), mode: DependencyMode::Required };
     let node = |index: u32| {
         let dependencies = sources(index).into_iter().map(required).collect();
         Node { dependencies, ..Node::new(&format!("n{index}"), Work::Leaf) }

@@ -5,7 +5,7 @@
 //!    │         │        │  ▲
 //!    │         │        ▼  │
 //!    │         │      Backoff ─► Ready          (between two attempts)
-//!    │         │      Suspended                 (waits for a person or a signal)
+//!    │         ├─► Suspended ─► Succeeded | Failed | Cancelled   (waits for a person; holds no slot)
 //!    └─────────┴────────► Skipped | Failed | Cancelled, and Ready ─► Succeeded (a value that needs no run)
 //! ```
 //!
@@ -61,8 +61,8 @@ impl State {
         use State::*;
         match self {
             Waiting => matches!(to, Ready | Skipped | Failed | Succeeded | Cancelled),
-            Ready => matches!(to, Running | Succeeded | Failed | Cancelled),
-            Running => matches!(to, Succeeded | Failed | Skipped | Cancelled | Backoff | Suspended),
+            Ready => matches!(to, Running | Suspended | Succeeded | Failed | Cancelled),
+            Running => matches!(to, Succeeded | Failed | Skipped | Cancelled | Backoff),
             Backoff => matches!(to, Ready | Cancelled),
             Suspended => matches!(to, Succeeded | Failed | Cancelled),
             Succeeded | Failed | Skipped | Cancelled => false,

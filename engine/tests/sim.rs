@@ -172,7 +172,8 @@ fn describe(graph: &Graph, depth: usize) {
 }
 
 fn leaf(name: String, sources: &[u32]) -> Node {
-    let required = |source: &u32| Dependency { source: NodeIndex(*source), inside: Vec::new(), mode: DependencyMode::Required };
+    let required =
+        |source: &u32| Dependency { source: NodeIndex(*source), inside: Vec::new(), mode: DependencyMode::Required };
     Node { dependencies: sources.iter().map(required).collect(), ..Node::new(&name, Work::Leaf) }
 }
 

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use super::{Detail, clean, notes};
 use crate::trace::counted;
-use flowrun_engine::graph::{DependencyMode, Graph, Node, Work};
+use flowrun_engine::graph::{Called, DependencyMode, Graph, Node, Work};
 
 /// Most nodes that are drawn, boxes included.
 const NODES_MAX: usize = 2_000;
@@ -97,7 +97,7 @@ impl Drawing {
             let mut label = vec![format!("{} ({})", clean(&node.name), clean(&node.code.kind))];
             label.extend(notes(graph, node, Detail::Conditions));
             match &node.work {
-                Work::Group(body) | Work::Call(body) if self.drawn < NODES_MAX => {
+                Work::Group(body) | Work::Loop(body) | Work::Call(Called::Other(body)) if self.drawn < NODES_MAX => {
                     self.parts.push(Part::Open { id, depth, label });
                     self.add(body, depth + 1);
                     self.parts.push(Part::Close { depth });
@@ -108,7 +108,7 @@ impl Drawing {
         self.left_out += graph.nodes().len() - ids.len();
         for (node, to) in graph.nodes().iter().zip(&ids) {
             for dependency in &node.dependencies {
-                let any = node.any_of.as_ref().is_some_and(|any| any.contains(&dependency.source));
+                let any = node.counted.iter().any(|counted| counted.source == dependency.source);
                 let optional = dependency.mode == DependencyMode::Optional;
                 let label = if any { Some("any") } else { optional.then_some("if there") };
                 if let Some(from) = ids.get(dependency.source.index()) {
@@ -214,7 +214,8 @@ mod tests {
     const HOSTILE: &str = "a\"]; n9 --> x\n%%{init: {}}%% `b` <script>&lt;\\ \u{1b}[2J\u{202e}; end";
 
     fn fan(n: u32, name: &str) -> Graph {
-        let source = |source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
+        let source =
+            |source| Dependency { source: NodeIndex(source), inside: Vec::new(), mode: DependencyMode::Required };
         let mut nodes = vec![Node::new(name, Work::Leaf)];
         let leaf = |i: u32| Node { dependencies: vec![source(i / 2)], ..Node::new(&format!("n{i}"), Work::Leaf) };
         nodes.extend((1..n).map(leaf));

@@ -11,7 +11,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 pub use markup::{dot, mermaid};
 
 use flowrun_engine::definition::listed;
-use flowrun_engine::graph::{DependencyMode, Graph, Node, Work};
+use flowrun_engine::graph::{Called, DependencyMode, Graph, Node, Work};
 use serde_json::Value;
 
 /// Most nodes that are drawn as boxes.
@@ -63,7 +63,7 @@ fn list(graph: &Graph, detail: Detail, depth: usize, text: &mut String) {
         }
         let notes = notes(graph, node, detail);
         let inner = match &node.work {
-            Work::Group(body) | Work::Call(body) => Some(body),
+            Work::Group(body) | Work::Loop(body) | Work::Call(Called::Other(body)) => Some(body),
             _ => None,
         };
         if detail == Detail::Everything || !notes.is_empty() || inner.is_some() {
@@ -89,7 +89,7 @@ fn notes(graph: &Graph, node: &Node, detail: Detail) -> Vec<String> {
     notes.extend(source(&node.code.guard).map(|when| format!("when {when}")));
     notes.extend(source(&node.code.items).map(|list| format!("for each of {list}")));
     notes.extend(node.samples.map(|_| "several samples".to_owned()));
-    notes.extend(node.any_of.as_ref().map(|_| "joins any".to_owned()));
+    notes.extend((!node.counted.is_empty()).then(|| "joins any".to_owned()));
     if detail == Detail::Everything {
         let names = |wanted: &[DependencyMode]| -> Vec<String> {
             let of = node.dependencies.iter().filter(|dependency| wanted.contains(&dependency.mode));
@@ -163,7 +163,8 @@ mod tests {
     use flowrun_engine::id::NodeIndex;
 
     fn fan(n: u32) -> Graph {
-        let required = |source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
+        let required =
+            |source| Dependency { source: NodeIndex(source), inside: Vec::new(), mode: DependencyMode::Required };
         let mut nodes = vec![Node::new("start", Work::Leaf)];
         nodes.extend(
             (1..n).map(|i| Node { dependencies: vec![required(0)], ..Node::new(&format!("n{i}"), Work::Leaf) }),
@@ -178,7 +179,8 @@ mod tests {
         assert!(graph(&fan(3), 10).contains("← start"));
         let large = graph(&fan(20_000), 80);
         assert!(large.contains("and 19500 more") && large.lines().count() < 600);
-        let required = |source| Dependency { source: NodeIndex(source), mode: DependencyMode::Required };
+        let required =
+            |source| Dependency { source: NodeIndex(source), inside: Vec::new(), mode: DependencyMode::Required };
         let mut nodes: Vec<Node> = (0..3).map(|i| Node::new(&format!("s{i}"), Work::Leaf)).collect();
         let all = || (0..3).map(required).collect();
         nodes.extend((0..3).map(|i| Node { dependencies: all(), ..Node::new(&format!("t{i}"), Work::Leaf) }));

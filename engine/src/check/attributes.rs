@@ -45,7 +45,11 @@ impl Checker<'_> {
                 node.max_parallel.is_some() && !unfolds,
                 "it bounds the open items of `for_each`, which is missing",
             ),
-            ("sequential", node.sequential && node.for_each.is_none(), "it orders the items of `for_each`, which is missing"),
+            (
+                "sequential",
+                node.sequential && node.for_each.is_none(),
+                "it orders the items of `for_each`, which is missing",
+            ),
             (
                 "max_parallel",
                 node.sequential && node.max_parallel.is_some() && node.for_each.is_some(),
@@ -59,7 +63,11 @@ impl Checker<'_> {
             ("stop_when", node.stop_when.is_some() && !unfolds, "it is asked about items of `for_each` or `samples`"),
             ("quorum", node.quorum.is_some() && !unfolds, "it counts items of `for_each` or `samples`"),
             ("max_depth", node.max_depth.is_some() && !spec.carries("max_depth"), "it bounds calls of a `workflow`"),
-            ("on_step_error", node.steps_fail && !spec.carries("on_step_error"), "it is about the steps of a plan: beside `graph`"),
+            (
+                "on_step_error",
+                node.steps_fail && !spec.carries("on_step_error"),
+                "it is about the steps of a plan: beside `graph`",
+            ),
             (
                 "on_item_error",
                 node.on_item_error != ErrorPolicyDef::Default && !unfolds,

@@ -129,7 +129,8 @@ impl Checker<'_> {
             return false;
         }
         if used.known.count {
-            let problem = self.name_problem(used, format!("`{name}` is no input, and counts are known when the run starts"));
+            let problem =
+                self.name_problem(used, format!("`{name}` is no input, and counts are known when the run starts"));
             problem.code = codes::BAD_VALUE;
             return true;
         }
@@ -157,7 +158,9 @@ impl Checker<'_> {
             }
             _ => {
                 let help = self.near(of, names.all()).map(|near| format!("did you mean `error.{near}`?"));
-                self.name_problem(used, format!("there is no node `{of}` here whose error could be read")).help.extend(help);
+                self.name_problem(used, format!("there is no node `{of}` here whose error could be read"))
+                    .help
+                    .extend(help);
             }
         }
         true
@@ -170,7 +173,9 @@ impl Checker<'_> {
         let Some(of) = &history.of else {
             let message = format!("`{written}` exists only inside of a loop");
             let problem = self.error_within(codes::UNKNOWN_NAME, &path, history.range.clone(), message);
-            problem.help.push("give the node or a group around it `repeat: {max: …}`, or a sequential `for_each`".to_owned());
+            problem
+                .help
+                .push("give the node or a group around it `repeat: {max: …}`, or a sequential `for_each`".to_owned());
             return;
         };
         let message = match reader {
@@ -179,9 +184,15 @@ impl Checker<'_> {
             None => format!("`{of}` is in no loop here"),
         };
         let help = match (holder, in_loop) {
-            (Some(holder), _) => format!("`{of}` is inside `{holder}`: read `{}`", written.replacen(of, &format!("{holder}.{of}"), 1)),
-            (None, true) => format!("add `needs: [\"{of}?\"]` to the node that leads back, so that `{of}` is part of every pass"),
-            (None, false) => format!("`{written}` is the value of the pass before: a `next` upwards, `repeat` or `sequential` makes passes"),
+            (Some(holder), _) => {
+                format!("`{of}` is inside `{holder}`: read `{}`", written.replacen(of, &format!("{holder}.{of}"), 1))
+            }
+            (None, true) => {
+                format!("add `needs: [\"{of}?\"]` to the node that leads back, so that `{of}` is part of every pass")
+            }
+            (None, false) => format!(
+                "`{written}` is the value of the pass before: a `next` upwards, `repeat` or `sequential` makes passes"
+            ),
         };
         self.error_within(codes::UNKNOWN_NAME, &path, history.range.clone(), message).help.push(help);
     }

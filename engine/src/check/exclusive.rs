@@ -64,14 +64,20 @@ impl Checker<'_> {
             if let Some(branch) = conflict.or(pairs.then(|| sources[0])) {
                 if joins.is_some() || pairs {
                     let at: Vec<&str> = at.iter().copied().chain(["join"]).collect();
-                    let message = format!("this join never fires: its edges are behind different cases of `{}`", name(branch));
+                    let message =
+                        format!("this join never fires: its edges are behind different cases of `{}`", name(branch));
                     let problem = self.error(codes::BAD_JOIN, &at, Part::Value, message);
                     problem.help.push("of the cases of one `next` one is taken: write `join: any`".to_owned());
                 } else {
-                    let message =
-                        format!("`{}` needs nodes behind different cases of `{}`: never both", name(index), name(branch));
+                    let message = format!(
+                        "`{}` needs nodes behind different cases of `{}`: never both",
+                        name(index),
+                        name(branch)
+                    );
                     let problem = self.error(codes::NEVER, &at, Part::Key, message);
-                    problem.help.push("make one of them optional: `a?` in `needs`, `a | default(…)`, or `join: any`".to_owned());
+                    problem.help.push(
+                        "make one of them optional: `a?` in `needs`, `a | default(…)`, or `join: any`".to_owned(),
+                    );
                 }
                 mine.clear();
             }
@@ -93,7 +99,9 @@ impl Checker<'_> {
             };
             let wanted = if let crate::definition::Join::Quorum(count) = join { count as usize } else { 1 };
             if is_header && edges == 0 {
-                let message = format!("`join` on `{name}` counts nothing: only edges from below lead to it, and those begin another pass");
+                let message = format!(
+                    "`join` on `{name}` counts nothing: only edges from below lead to it, and those begin another pass"
+                );
                 self.error(codes::BAD_JOIN, &at, Part::Key, message).help.push("remove `join`".to_owned());
             } else if is_header && join == crate::definition::Join::First {
                 let message = format!("`join: first` on `{name}`, where a loop begins");

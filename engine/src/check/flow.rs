@@ -118,7 +118,8 @@ impl Checker<'_> {
         let found = names.nodes.get_index_of(to);
         if found.is_none() && !self.broken.contains(to) {
             let message = format!("`{from}` leads to `{to}`, and there is no such node on this level");
-            let near = self.near(to, names.nodes.keys().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
+            let near =
+                self.near(to, names.nodes.keys().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
             let holder = names.holder(to).map(|holder| format!("`{to}` is inside `{holder}`: lead to `{holder}`"));
             self.error(codes::BAD_EDGE, at, Part::Value, message).help.extend(holder.or(near));
         }
@@ -150,7 +151,9 @@ impl Checker<'_> {
                 problem.help.push(format!("write `{{to: {}, max: 5}}`: it is taken at most five times", name(to)));
             }
             None if !targets.is_empty() => {
-                for (key, _) in [("max", case.max.is_some()), ("on_limit", case.limit_fails)].iter().filter(|(_, is)| *is) {
+                for (key, _) in
+                    [("max", case.max.is_some()), ("on_limit", case.limit_fails)].iter().filter(|(_, is)| *is)
+                {
                     let message = format!("`{key}` is for edges upwards, and `{}` is written below", name(targets[0]));
                     let problem = self.error(codes::BAD_EDGE, &case_path(path, &index, key), Part::Key, message);
                     problem.help.push("bound the edge that leads back".to_owned());
@@ -192,13 +195,11 @@ impl Checker<'_> {
                 self.leads_nowhere(names, *tail, *case, header, path);
                 continue;
             }
-            let others: BTreeMap<usize, Vec<usize>> = all_back.iter().filter(|(_, to)| *to != header).fold(
-                BTreeMap::new(),
-                |mut others, (from, to)| {
+            let others: BTreeMap<usize, Vec<usize>> =
+                all_back.iter().filter(|(_, to)| *to != header).fold(BTreeMap::new(), |mut others, (from, to)| {
                     others.entry(*to).or_insert_with(Vec::new).push(*from);
                     others
-                },
-            );
+                });
             let into = |node: usize| {
                 let back = others.get(&node).into_iter().flatten().copied();
                 before[node].iter().copied().chain(back).filter(|source| reached.contains(source))
@@ -208,7 +209,9 @@ impl Checker<'_> {
             work += all_back.len();
             if work > WORK_MAX {
                 let message = "these loops are too many and too large to be checked";
-                self.error(codes::LIMIT, path, Part::Key, message).help.push("put parts of them into groups".to_owned());
+                self.error(codes::LIMIT, path, Part::Key, message)
+                    .help
+                    .push("put parts of them into groups".to_owned());
                 return;
             }
         }
@@ -242,7 +245,9 @@ impl Checker<'_> {
         let name = |index: usize| names.nodes.get_index(index).map_or("?", |(name, _)| name.as_str());
         for (from, case, to) in flow.forward() {
             let entered = flow.around(to).filter(|found| !flow.loops[*found].body.contains(&from));
-            let Some(found) = entered.map(|found| &flow.loops[found]).find(|found| found.header != to) else { continue };
+            let Some(found) = entered.map(|found| &flow.loops[found]).find(|found| found.header != to) else {
+                continue;
+            };
             let (header, tail) = (name(found.header), name(found.back[0].0));
             let message = format!(
                 "`{}` leads into the middle of the loop {header} → … → {tail} → {header}, to `{}`",
@@ -303,7 +308,11 @@ impl Checker<'_> {
         let name = |index: usize| names.nodes.get_index(index).map_or("?", |(name, _)| name.as_str());
         let shown = |found: &FlowLoop| {
             let all: Vec<&str> = found.body.iter().map(|node| name(*node)).chain([name(found.header)]).collect();
-            if all.len() > 8 { format!("{} → … → {}", all[..4].join(" → "), name(found.header)) } else { all.join(" → ") }
+            if all.len() > 8 {
+                format!("{} → … → {}", all[..4].join(" → "), name(found.header))
+            } else {
+                all.join(" → ")
+            }
         };
         let places = [outer, inner].map(|found| {
             let (tail, case) = found.back[0];

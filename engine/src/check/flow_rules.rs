@@ -80,10 +80,15 @@ impl Checker<'_> {
         checked.quorum = self.count(node.quorum.as_ref(), "quorum", path, &["quorum"], code, uses);
         if let Some(repeat) = &node.repeat {
             let max = self.count(repeat.max.as_ref(), "max", path, &["repeat", "max"], code, uses);
-            if let Some(Count::Fixed(max)) = max.filter(|max| matches!(max, Count::Fixed(n) if *n > self.limits.iterations)) {
+            if let Some(Count::Fixed(max)) =
+                max.filter(|max| matches!(max, Count::Fixed(n) if *n > self.limits.iterations))
+            {
                 let at: Vec<&str> = path.iter().copied().chain(["repeat", "max"]).collect();
-                let message = format!("{max} passes are more than `limits.iterations` allows ({})", self.limits.iterations);
-                self.error(codes::LIMIT, &at, Part::Value, message).help.push("raise the limit at the top of the file".into());
+                let message =
+                    format!("{max} passes are more than `limits.iterations` allows ({})", self.limits.iterations);
+                self.error(codes::LIMIT, &at, Part::Value, message)
+                    .help
+                    .push("raise the limit at the top of the file".into());
             }
             let max = max.unwrap_or(Count::Fixed(1));
             checked.repeat = Some(Repeat { max, has_until: repeat.until.is_some(), fails: repeat.limit_fails });
@@ -108,7 +113,8 @@ impl Checker<'_> {
         let written = written?;
         let at: Vec<&str> = path.iter().chain(inside).copied().collect();
         let tree = self.compiled(written, &at, Known { count: true, ..Known::default() }, uses)?;
-        let fits = |value: &Value| value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
+        let fits =
+            |value: &Value| value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
         let is_tree = written.is_array() || written.is_object();
         match tree.constant().map(fits) {
             Some(Some(count)) if !is_tree => Some(Count::Fixed(count)),
@@ -157,9 +163,10 @@ impl Checker<'_> {
                 captures.insert((levels - 1, captured));
             }
         }
-        let outwards = read.histories.into_iter().filter(|history| {
-            history.of.as_ref().is_some_and(|of| !node.nodes.contains_key(of))
-        });
+        let outwards = read
+            .histories
+            .into_iter()
+            .filter(|history| history.of.as_ref().is_some_and(|of| !node.nodes.contains_key(of)));
         gathered.histories.extend(outwards);
         Some(Box::new(tree))
     }
@@ -172,7 +179,9 @@ impl Checker<'_> {
                 let at: Vec<&str> = path.iter().copied().chain([name.as_str(), "when"]).collect();
                 let message = format!("`when` on `{name}`, where a loop begins, would leave the last pass empty");
                 let problem = self.error(codes::BAD_LOOP, &at, Part::Key, message);
-                problem.help.push("put the condition on the edge that leads back, or on a node before the loop".to_owned());
+                problem
+                    .help
+                    .push("put the condition on the edge that leads back, or on a node before the loop".to_owned());
             }
         }
     }
@@ -222,7 +231,10 @@ impl Checker<'_> {
         let at: Vec<&str> = path.iter().copied().chain([shown[0]]).collect();
         let message = format!("these loops and nodes each need a result of the other: {}", shown.join(" → "));
         let problem = self.error(codes::BAD_LOOP, &at, Part::Key, message);
-        problem.help.push("nodes outside see a loop when it has ended: put what both need before the first, or all into one loop".into());
+        problem.help.push(
+            "nodes outside see a loop when it has ended: put what both need before the first, or all into one loop"
+                .into(),
+        );
     }
 
     /// Warns of readers outside of a loop that require a node which the last pass may have skipped.
@@ -243,7 +255,8 @@ impl Checker<'_> {
                     sources.any(|source| source.mode == DependencyMode::Required && source.source.index() == *index)
                 };
                 let mut readers = (0..nodes.len()).filter(|reader| !found.body.contains(reader));
-                let Some(reader) = readers.find(requires).map(name).or(output.contains(name(*index)).then_some("output"))
+                let Some(reader) =
+                    readers.find(requires).map(name).or(output.contains(name(*index)).then_some("output"))
                 else {
                     continue;
                 };

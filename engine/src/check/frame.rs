@@ -101,7 +101,13 @@ impl Checker<'_> {
     }
 
     /// The nodes, each after what it waits for. Circles are reported.
-    fn forward_order(&mut self, names: &Names, nodes: &[Node], mentions: &[Vec<Use>], path: &[&str]) -> Option<Vec<usize>> {
+    fn forward_order(
+        &mut self,
+        names: &Names,
+        nodes: &[Node],
+        mentions: &[Vec<Use>],
+        path: &[&str],
+    ) -> Option<Vec<usize>> {
         match forward_order(nodes) {
             Ok(order) => Some(order),
             Err(cycles) => {

@@ -151,8 +151,11 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        let wanted =
-            if is_item { "`fail`, `drop`, `skip` or `{value: …}`" } else { "`fail`, `skip`, `{to: …}` or `{value: …}`" };
+        let wanted = if is_item {
+            "`fail`, `drop`, `skip` or `{value: …}`"
+        } else {
+            "`fail`, `skip`, `{to: …}` or `{value: …}`"
+        };
         let problem = self.wrong(wanted, &value);
         if value == "drop" {
             problem.help.push("items are dropped by `on_item_error: drop`".to_owned());

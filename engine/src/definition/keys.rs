@@ -147,13 +147,21 @@ pub const LIMITS: &[Key] = &[
 pub const CASE: &[Key] = &[
     key("when", Form::Expression, "the condition of the case; without one it always holds"),
     key("to", Form::NameOrNames, "where to: a node, or a list of nodes that all run"),
-    key("max", Form::CountExpression, "of an edge upwards: how often it is taken at most each time the loop is entered"),
+    key(
+        "max",
+        Form::CountExpression,
+        "of an edge upwards: how often it is taken at most each time the loop is entered",
+    ),
     key("on_limit", Form::OnLimit, "`fail`: a spent `max` fails the node; else the next case is tried"),
 ];
 
 /// Keys of `repeat`.
 pub const REPEAT: &[Key] = &[
-    key("until", Form::Expression, "asked after each pass; sees `this`, the value of the pass, and the nodes of a group"),
+    key(
+        "until",
+        Form::Expression,
+        "asked after each pass; sees `this`, the value of the pass, and the nodes of a group",
+    ),
     key("max", Form::CountExpression, "most passes"),
     key("on_limit", Form::OnLimit, "`fail`: passes that end without `until` fail the node; else the last value counts"),
 ];
@@ -190,11 +198,19 @@ pub const ATTRIBUTES: &[Key] = &[
     key("samples", Form::CountExpression, "how many answers to the same input; the value is their list"),
     key("sequential", Form::Flag, "one item after the other; `last` and `past` have the values of those before it"),
     key("index", Form::ItemName, "another name for the number of the item of `for_each`, from 0"),
-    key("stop_when", Form::Expression, "asked for the first value, the first two, …; where it holds, these are the value"),
+    key(
+        "stop_when",
+        Form::Expression,
+        "asked for the first value, the first two, …; where it holds, these are the value",
+    ),
     key("quorum", Form::CountExpression, "how many items must succeed; the others may fail and read as null"),
     key("repeat", Form::Repeat, "does it again until a condition holds, at most `max` times; the value is the last"),
     key("next", Form::Next, "where the flow goes on: a node, or cases `{when, to, max}` of which the first counts"),
-    key("join", Form::Join, "how incoming `next` edges, else entries of `needs` count: `all`, `any`, `first`, `{quorum: n}`"),
+    key(
+        "join",
+        Form::Join,
+        "how incoming `next` edges, else entries of `needs` count: `all`, `any`, `first`, `{quorum: n}`",
+    ),
     key("retry", Form::Retry, "tries again after a failure: a number of retries, or `{max, on, backoff}`"),
     key("timeout", Form::Duration, "longest time of one attempt; of the whole on a group, call or expand"),
     key("on_error", Form::OnError, "if the node fails: `fail`, `skip`, `{to: NODE}`, or a value in its place"),

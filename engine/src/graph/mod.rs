@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::Direction;
+use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::DiGraph;
 use serde_json::Value;
 
@@ -272,11 +272,8 @@ mod tests {
     use super::*;
 
     fn node(name: &str, sources: &[u32]) -> Node {
-        let required = |&source| Dependency {
-            source: NodeIndex(source),
-            inside: Inside::new(),
-            mode: DependencyMode::Required,
-        };
+        let required =
+            |&source| Dependency { source: NodeIndex(source), inside: Inside::new(), mode: DependencyMode::Required };
         Node { dependencies: sources.iter().map(required).collect(), ..Node::new(name, Work::Leaf) }
     }
 

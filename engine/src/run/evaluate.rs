@@ -220,13 +220,16 @@ impl Driver {
     /// The value of a step: made here (`set`, `calc`), collected from a frame, or mapped by `schema` and `output`.
     fn value(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
         if !self.scheduler.does_work(step) || matches!(node.work, Work::Loop(_)) {
-            let value = if self.scheduler.has_passes(step) { self.last_value(step) } else { self.items_value(step, false) };
+            let value =
+                if self.scheduler.has_passes(step) { self.last_value(step) } else { self.items_value(step, false) };
             return Ok(Decision::Value(self.values.store_output(value)?));
         }
         let scope = Scope::Step(step);
         let code = node.code.clone();
         let raw = match &node.work {
-            Work::Leaf | Work::Human { .. } => self.values.get(self.scheduler.value(step).expect("BUG: no raw value")).json().clone(),
+            Work::Leaf | Work::Human { .. } => {
+                self.values.get(self.scheduler.value(step).expect("BUG: no raw value")).json().clone()
+            }
             Work::Value => self.computed(step, &code)?,
             Work::Group(_) | Work::Call(_) | Work::Expand => self.frame_value(step)?,
             Work::Loop(_) => panic!("BUG: a loop has no value of its own"),

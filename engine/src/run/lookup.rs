@@ -25,7 +25,13 @@ impl Names for Known {
 
 impl Driver {
     /// Evaluates a tree of expressions, leaf by leaf; a leaf that is a bare name is that value and needs no evaluation.
-    pub(super) fn tree(&mut self, scope: Scope, field: &str, tree: Option<&Tree>, this: Option<Value>) -> Evaluated<Value> {
+    pub(super) fn tree(
+        &mut self,
+        scope: Scope,
+        field: &str,
+        tree: Option<&Tree>,
+        this: Option<Value>,
+    ) -> Evaluated<Value> {
         let tree = tree.unwrap_or_else(|| panic!("BUG: `{field}` was asked for and is not there"));
         let this = this.map(Datum::new);
         tree.eval(|leaf| {
@@ -76,9 +82,10 @@ impl Driver {
         for node in nodes.filter_map(|mention| mention.attributes.first()) {
             let value = match name {
                 "last" => self.scheduler.last(scope, node).map(|value| self.json_or_null(value)),
-                "past" => self.scheduler.history(scope, node).map(|past| {
-                    past.into_iter().map(|value| self.json_or_null(value)).collect()
-                }),
+                "past" => self
+                    .scheduler
+                    .history(scope, node)
+                    .map(|past| past.into_iter().map(|value| self.json_or_null(value)).collect()),
                 _ => Some(self.error_of(scope, node)),
             };
             known.insert(node.clone(), value.unwrap_or_default());

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub use crate::observer::{Observer, Observers, Question};
-pub use people::{AnswerError, Answers};
 use drive::Driver;
+pub use people::{AnswerError, Answers};
 
 use crate::diagnostic::did_you_mean;
 use crate::event::{Bound, Status, Usage};

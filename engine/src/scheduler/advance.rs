@@ -323,12 +323,11 @@ impl Scheduler {
             panic!("BUG: a frame of items is done elsewhere")
         };
         let (parent, first) = (*parent, *first);
-        let missing = graph.0.output_requires.iter().find_map(|(node, inside)| {
-            match self.inside(child(first, *node), inside) {
+        let missing =
+            graph.0.output_requires.iter().find_map(|(node, inside)| match self.inside(child(first, *node), inside) {
                 Ok(step) if self.state(step) == State::Succeeded => None,
                 Ok(missing) | Err(missing) => Some(missing),
-            }
-        });
+            });
         let outside = || {
             let mut names = graph.0.output_requires_outside.iter();
             names.find_map(|name| self.missing_outside_of_body(parent, name))

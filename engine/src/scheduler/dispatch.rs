@@ -186,7 +186,8 @@ impl Scheduler {
         let required = node.dependencies.iter().filter(|d| d.mode == crate::graph::DependencyMode::Required);
         let mut missing = required.filter(|dependency| !self.has_value(first, dependency));
         missing.next().map(|dependency| {
-            let (Ok(step) | Err(step)) = self.inside(super::advance::child(first, dependency.source), &dependency.inside);
+            let (Ok(step) | Err(step)) =
+                self.inside(super::advance::child(first, dependency.source), &dependency.inside);
             step
         })
     }

@@ -142,7 +142,11 @@ impl Scheduler {
             }
             match verdict {
                 Verdict::Tolerate => {
-                    let route = if self.node(step).is_some_and(|node| node.error_to.is_some()) { Route::Error } else { Route::None };
+                    let route = if self.node(step).is_some_and(|node| node.error_to.is_some()) {
+                        Route::Error
+                    } else {
+                        Route::None
+                    };
                     self.step_mut(step).route = route;
                     return self.settle(step, Outcome::Failed { error, tolerated: true }, effects);
                 }

@@ -4,9 +4,9 @@
 //! one that contains the reader and has the name at its own level; it is read out of the frames of the earlier passes, so
 //! nothing is kept for it.
 
+use super::Scheduler;
 use super::arena::Body;
 use super::names::{Resolved, Scope};
-use super::Scheduler;
 use crate::id::{FrameId, NodeIndex, StepId};
 use crate::state::State;
 
@@ -37,6 +37,10 @@ impl Scheduler {
         let step = self.frames[found.passes.index()].items().steps[pass as usize];
         let step = match found.node {
             None => Some(step),
+            // Which nodes of a failed item had finished is timing.
+            Some(_) if !matches!(self.state(step), State::Succeeded | State::Skipped) || self.error(step).is_some() => {
+                None
+            }
             Some((node, way)) => self.child(step, node).and_then(|step| self.inside(step, way).ok()),
         };
         let counts = |step: &StepId| self.state(*step) == State::Succeeded && self.error(*step).is_none();
@@ -103,5 +107,4 @@ impl Scheduler {
         passes.reverse();
         passes
     }
-
 }

@@ -18,9 +18,9 @@ use crate::state::State;
 impl Scheduler {
     /// A step has its value; it succeeds once it is known where the flow goes on.
     pub(super) fn succeed(&mut self, step: StepId, value: ValueHash, effects: &mut Effects) {
-        let routes = self.node(step).is_some_and(|node| {
-            !node.next.is_empty() && self.steps[step.index()].layer == Layer::first(node)
-        });
+        let routes = self
+            .node(step)
+            .is_some_and(|node| !node.next.is_empty() && self.steps[step.index()].layer == Layer::first(node));
         if !routes {
             return self.succeeded(step, value, effects);
         }
@@ -30,9 +30,11 @@ impl Scheduler {
             return self.decide(step, DecideField::Route, effects);
         }
         let spent = self.spent(step);
-        let case = spent.iter().position(|spent| !spent).map(|case| case as u32);
-        let passed_over = (spent.first() == Some(&true)).then_some(0);
-        self.routed(step, case, passed_over, effects);
+        let fails = |case: usize| node.next[case].bound.is_some_and(|bound| bound.fails);
+        let case = (0..spent.len()).find(|case| !spent[*case] || fails(*case));
+        let (case, failing) = (case.filter(|case| !spent[*case]), case.filter(|case| spent[*case]));
+        let passed_over = failing.or((spent.first() == Some(&true)).then_some(0));
+        self.routed(step, case.map(|case| case as u32), passed_over.map(|case| case as u32), effects);
     }
 
     fn succeeded(&mut self, step: StepId, value: ValueHash, effects: &mut Effects) {
@@ -218,5 +220,8 @@ impl Scheduler {
 }
 
 fn too_many_passes(passes: u64, most: u32) -> StepError {
-    StepError::terminal("limit_iterations", format!("{passes} passes are more than `limits.iterations` allows ({most})"))
+    StepError::terminal(
+        "limit_iterations",
+        format!("{passes} passes are more than `limits.iterations` allows ({most})"),
+    )
 }

@@ -171,7 +171,12 @@ impl Scheduler {
             Event::Settled { step, attempt, .. } => self.flight(*step, *attempt) != Flight::None,
             Event::Timer { step, attempt, timer } => self.awaits_timer(*step, *attempt, *timer),
             Event::Answered { step, .. } => self.is_asked(*step),
-            Event::Cancel => !self.over && self.ending.is_none() && !self.frames.is_empty(),
+            Event::Cancel => {
+                !self.over
+                    && self.ending.is_none()
+                    && !self.frames.is_empty()
+                    && !self.state(StepId::ROOT).is_terminal()
+            }
             _ => false,
         }
     }

@@ -52,9 +52,14 @@ enum Found {
     Node(StepId),
     /// A node without a step to read; the step that stands for the reason.
     Absent(StepId),
-    Item { list: ValueHash, index: u32 },
+    Item {
+        list: ValueHash,
+        index: u32,
+    },
     Number(u32),
-    Input { frame_step: StepId },
+    Input {
+        frame_step: StepId,
+    },
     Nothing,
 }
 

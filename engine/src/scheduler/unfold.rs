@@ -147,7 +147,13 @@ impl Scheduler {
     }
 
     /// An item failed of which a shorter prefix may still be the value: nothing behind it goes on.
-    pub(super) fn defer_failure(&mut self, frame: FrameId, cause: (StepId, StepError), item: StepId, effects: &mut Effects) {
+    pub(super) fn defer_failure(
+        &mut self,
+        frame: FrameId,
+        cause: (StepId, StepError),
+        item: StepId,
+        effects: &mut Effects,
+    ) {
         let index = self.steps[item.index()].index;
         let parent = self.frames[frame.index()].parent;
         let items = self.frames[frame.index()].items_mut();

@@ -249,7 +249,11 @@ impl Simulation<'_> {
         let node = self.scheduler.node(step).cloned();
         let answer = match field {
             DecideField::Guard => self.world.guard(&path).map(Decision::Guard),
-            DecideField::Counts | DecideField::Stop | DecideField::Again | DecideField::Route | DecideField::Default => {
+            DecideField::Counts
+            | DecideField::Stop
+            | DecideField::Again
+            | DecideField::Route
+            | DecideField::Default => {
                 panic!("BUG: not generated")
             }
             DecideField::Items => {

@@ -6,7 +6,9 @@ use indexmap::IndexMap;
 
 use super::Random;
 use crate::failure::ErrorClass;
-use crate::graph::{Called, Count, Join, Dependency, DependencyMode, Graph, Node, NodeCode, OnError, OnItemError, Work};
+use crate::graph::{
+    Called, Count, Dependency, DependencyMode, Graph, Join, Node, NodeCode, OnError, OnItemError, Work,
+};
 use crate::id::{NodeIndex, ValueHash};
 use crate::retry::RetryPolicy;
 
@@ -114,7 +116,8 @@ fn attributes(random: &mut Random, node: &mut Node) {
     node.has_guard = random.one_in(4);
     node.for_each = random.one_in(5);
     node.samples = if leaf && random.one_in(6) { Some(Count::Fixed(1 + random.below(3) as u32)) } else { None };
-    node.max_parallel = if node.for_each && random.one_in(2) { Some(Count::Fixed(1 + random.below(3) as u32)) } else { None };
+    node.max_parallel =
+        if node.for_each && random.one_in(2) { Some(Count::Fixed(1 + random.below(3) as u32)) } else { None };
     node.has_input = match node.work {
         Work::Leaf => random.one_in(2),
         Work::Call(_) | Work::Expand => true,
@@ -137,7 +140,6 @@ fn attributes(random: &mut Random, node: &mut Node) {
         _ => OnItemError::Fail,
     };
 }
-
 
 /// Some nodes join any of their sources, which are optional then.
 fn join(random: &mut Random, node: &mut Node) {
