@@ -263,7 +263,6 @@ const FLOWCHART: &str = r#"
 - {match: "Passau", reply: "Linz"}
 - {match: "Linz", reply: "Vienna"}
 - {match: "a town", reply: "Passau"}
-- {match: "Is Passau", reply: "no"}
 - match: "How many weeks"
   reply:
     steps:

@@ -298,7 +298,9 @@ impl<'p> Lowering<'_, 'p> {
             source.is_some() && source != self.step.guard()
         });
         for need in written.chain(guarded.map(|name| Need { name: name.clone(), optional: true })) {
-            let need = Need { name: self.slot(&need.name, false), ..need };
+            // A guard is never optional: without its answer nothing says that the step is wanted.
+            let is_guard = self.step.guard().is_some_and(|(guard, _)| guard == need.name);
+            let need = Need { name: self.slot(&need.name, false), optional: need.optional && !is_guard };
             if !needs.iter().any(|known| known.name == need.name) {
                 needs.push(need);
             }

@@ -8,7 +8,7 @@
 //!   repeat: {until: n_done, max: 21}
 //!   nodes:
 //!     n_first: {kind: calc, when: iteration == 0, calc: "1"}
-//!     n_now: {kind: set, value: last.n_next | default(n_first)}
+//!     n_now: {kind: set, needs: ["n_first?"], value: last.n_next | default(n_first)}
 //!     n_done: {kind: calc, calc: "{n_now} > 100"}
 //!     n_next: {kind: calc, when: iteration < 20 and not n_done, calc: "{n_now} * 2"}
 //!   output: {value: n_now, repeated: iteration, values: past.n_now + [n_now]}
@@ -123,6 +123,7 @@ impl<'p> Lowering<'_, 'p> {
         let asked = inside(&[]).work("ask", &step.ask, computed(step.kind, &step.ask), IN_LOOP, problems);
         nodes.insert(first.clone(), asked.when("iteration == 0"));
         let mut value = set(json!(format!("last.{next} | default({first})")));
+        value.needs = vec![Need { name: first.clone(), optional: true }];
         if step.kind == StepType::Number {
             value.schema = Schema::from_json_schema(json!({"type": "number"})).ok();
         }

@@ -256,7 +256,7 @@ fn a_loop_becomes_a_group_that_repeats() {
             "repeat": {"until": "sum_done", "max": 31},
             "nodes": {
                 "sum_first": {"kind": "calc", "when": "iteration == 0", "calc": "100"},
-                "sum_now": {"kind": "set", "value": "last.sum_next | default(sum_first)"},
+                "sum_now": {"kind": "set", "needs": ["sum_first?"], "value": "last.sum_next | default(sum_first)"},
                 "sum_done": {"kind": "calc", "calc": "{sum_now} > 200"},
                 "sum_next": {
                     "kind": "calc", "when": "iteration < 30 and not sum_done", "calc": "{sum_now} * (1 + {rate})"
