@@ -289,7 +289,7 @@ fn a_flowchart_loops_and_a_saved_one_runs_as_a_file() {
     let again = place.flowrun(&[&["run", "plan.yaml", "-q"], &model[..]].concat());
     assert_eq!((code(&again), stdout(&again).as_str()), (0, "8 weeks\n"), "{}", stderr(&again));
     let graph = place.flowrun(&[&["ask", "How many weeks?", "-q"], &model[..]].concat());
-    assert_eq!(stdout(&graph), "8 weeks\n", "a graph falls back to the question: {}", stderr(&graph));
+    assert!(stdout(&graph).starts_with("{\"steps\""), "without loops only the question is left: {}", stderr(&graph));
 }
 
 #[test]
