@@ -1,20 +1,18 @@
-//! Drives a scheduler through a world: random completion order, virtual time, late and silent attempts.
+//! Drives a scheduler through a world: random completion order, virtual time, late and silent attempts, people who take long.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Random;
-use super::generate::{expansion, reads};
+use super::answer::Answers;
 use super::oracle::Account;
-use super::world::World;
-use crate::event::{
-    AttemptReport, Command, DecideField, Decision, Event, RunEnded, RunStarted, SEMANTICS, TimerKind, Usage,
-};
-use crate::graph::{DependencyMode, Graph, Limits, Node, Work};
+use super::spec::Checked;
+use super::world::{Person, World};
+use crate::event::{AttemptReport, Command, Event, RunEnded, RunStarted, SEMANTICS, Status, TimerKind, Usage};
+use crate::graph::Limits;
 use crate::id::{StepId, ValueHash};
-use crate::scheduler::{ChildResult, Children, Effects, Resolved, Scheduler, Scope};
+use crate::scheduler::{Effects, Scheduler};
 use crate::state::State;
 
 /// How a run is driven.
@@ -32,6 +30,8 @@ pub struct Plan {
     pub steps_max: u64,
     /// Whether cancelled attempts may stay silent until their grace is over.
     pub silent: bool,
+    /// How many states on the way are kept, beside the log and all transitions; 0: nothing of it.
+    pub keep: usize,
 }
 
 /// What driving came to.
@@ -42,39 +42,41 @@ pub struct Driven {
     pub ended: RunEnded,
     /// Input events in order, with the events derived from each.
     pub log: Vec<(Event, Vec<String>)>,
-    /// The scheduler after each input event, where that was asked for.
-    pub snapshots: Vec<Scheduler>,
-    /// Legal transitions that were seen.
+    /// The scheduler after so many input events, at some of them.
+    pub snapshots: Vec<(usize, Scheduler)>,
+    /// Legal transitions that were seen, where the log was kept.
     pub transitions: Vec<(State, State)>,
     /// Steps that there were.
     pub steps: usize,
-    /// Model calls: what was used, and the largest allowance of one attempt.
-    pub calls: (u64, u64),
 }
 
 struct Simulation<'w> {
     world: &'w World,
     scheduler: Scheduler,
     effects: Effects,
-    graphs: BTreeMap<StepId, Arc<Graph>>,
+    answers: Answers<'w>,
     saw: BTreeMap<StepId, Value>,
+    /// By map: the first item that is not part of its value.
+    unused: BTreeMap<StepId, u32>,
     driven: Driven,
     states: Vec<State>,
-    keep_snapshots: bool,
+    keep: usize,
+    sampling: Random,
     flights: Vec<(StepId, u32)>,
     cancelled: Vec<(StepId, u32)>,
     timers: Vec<(StepId, u32, TimerKind)>,
+    asked: Vec<StepId>,
     ended: BTreeMap<StepId, u32>,
 }
 
-/// Runs a workflow to its end.
+/// Runs a workflow to its end, or until only people could go on who never answer.
 ///
 /// # Panics
 /// When a promise of the scheduler is broken.
-pub fn run(graph: &Arc<Graph>, world: &World, plan: &Plan, keep_snapshots: bool) -> Driven {
+pub fn run(checked: &Checked, world: &World, plan: &Plan) -> Driven {
     let account = Account::default();
     let ended = RunEnded {
-        status: crate::event::Status::Failed,
+        status: Status::Suspended,
         output: None,
         error: None,
         failed_step: None,
@@ -84,26 +86,28 @@ pub fn run(graph: &Arc<Graph>, world: &World, plan: &Plan, keep_snapshots: bool)
     let (log, snapshots, transitions) = (Vec::new(), Vec::new(), Vec::new());
     let mut simulation = Simulation {
         world,
-        scheduler: Scheduler::new(graph.clone()),
+        scheduler: Scheduler::new(checked.workflow.graph.clone()),
         effects: Effects::default(),
-        graphs: BTreeMap::new(),
+        answers: Answers::new(world, &checked.drawn),
         saw: BTreeMap::new(),
-        driven: Driven { account, ended, log, snapshots, transitions, steps: 0, calls: (0, 0) },
+        unused: BTreeMap::new(),
+        driven: Driven { account, ended, log, snapshots, transitions, steps: 0 },
         states: Vec::new(),
-        keep_snapshots,
+        keep: plan.keep,
+        sampling: Random(!plan.order),
         flights: Vec::new(),
         cancelled: Vec::new(),
         timers: Vec::new(),
+        asked: Vec::new(),
         ended: BTreeMap::new(),
     };
-    simulation.drive(plan);
+    simulation.drive(plan, checked.workflow.limits);
     simulation.conclude()
 }
 
 impl Simulation<'_> {
-    fn drive(&mut self, plan: &Plan) {
+    fn drive(&mut self, plan: &Plan, limits: Limits) {
         let mut random = Random(plan.order);
-        let limits = Limits { steps: plan.steps_max, ..Limits::default() };
         let nothing = ValueHash::of(&Value::Null);
         self.transact(Event::RunStarted(Box::new(RunStarted {
             semantics: SEMANTICS,
@@ -111,98 +115,150 @@ impl Simulation<'_> {
             inputs: nothing,
             max_parallel: plan.max_parallel,
             calls_max: plan.calls_max,
-            limits,
+            limits: Limits { steps: plan.steps_max, ..limits },
         })));
         let mut outside = 0;
         while !self.scheduler.is_over() {
             assert!(self.flights.len() + self.cancelled.len() <= plan.max_parallel as usize, "more run than may");
             outside += 1;
-            let event =
-                if plan.cancel_after.is_some_and(|after| outside > after) && self.scheduler.accepts(&Event::Cancel) {
-                    Event::Cancel
-                } else {
-                    self.next(&mut random, plan.silent)
-                };
+            let cancels = plan.cancel_after.is_some_and(|after| outside > after);
+            let event = if cancels && self.scheduler.accepts(&Event::Cancel) {
+                Event::Cancel
+            } else if let Some(event) = self.next(&mut random, plan.silent) {
+                event
+            } else {
+                assert!(self.scheduler.is_suspended(), "nothing can happen and the run is not over: {:#?}", self.scheduler);
+                return;
+            };
             if self.scheduler.accepts(&event) {
                 self.transact(event);
             }
         }
     }
 
-    /// One of the things that may happen next.
-    fn next(&mut self, random: &mut Random, silent: bool) -> Event {
+    /// One of the things that may happen next; nothing when only silent people could go on.
+    fn next(&mut self, random: &mut Random, silent: bool) -> Option<Event> {
+        let scheduler = &self.scheduler;
+        self.asked.retain(|step| scheduler.is_asked(*step));
         let speaking = if silent { 0 } else { self.cancelled.len() };
-        let choices = self.flights.len() + speaking + self.timers.len();
-        assert!(choices > 0, "nothing can happen and the run is not over: {:#?}", self.scheduler);
-        let pick = random.below(choices as u64) as usize;
+        let choices = self.flights.len() + speaking + self.timers.len() + self.asked.len();
+        if choices == 0 {
+            return None;
+        }
+        let mut pick = random.below(choices as u64) as usize;
         if pick < self.flights.len() {
             let (step, attempt) = self.flights.swap_remove(pick);
-            return self.settle(step, attempt);
+            return Some(self.settle(step, attempt));
         }
-        if pick < self.flights.len() + speaking {
-            let (step, attempt) = self.cancelled.swap_remove(pick - self.flights.len());
-            return self.settle(step, attempt);
+        pick -= self.flights.len();
+        if pick < speaking {
+            let (step, attempt) = self.cancelled.swap_remove(pick);
+            return Some(self.settle(step, attempt));
         }
-        let (step, attempt, timer) = self.timers.swap_remove(pick - self.flights.len() - speaking);
+        pick -= speaking;
+        if pick < self.asked.len() {
+            let step = self.asked.swap_remove(pick);
+            return Some(Event::Answered { step, value: self.made("answer", step) });
+        }
+        let (step, attempt, timer) = self.timers.swap_remove(pick - self.asked.len());
         if timer == TimerKind::Grace {
             self.cancelled.retain(|flight| *flight != (step, attempt));
         }
-        Event::Timer { step, attempt, timer }
+        Some(Event::Timer { step, attempt, timer })
+    }
+
+    fn made(&self, what: &str, step: StepId) -> ValueHash {
+        World::made(what, &self.scheduler.path(step), self.saw.get(&step).unwrap_or(&Value::Null))
     }
 
     fn settle(&mut self, step: StepId, attempt: u32) -> Event {
         let path = self.scheduler.path(step);
-        let node = self.scheduler.node(step).expect("BUG: the root is no attempt");
-        let saw = self.saw.get(&step).cloned().unwrap_or_default();
-        let result = self.world.attempt(&path, attempt, node).map(|()| World::made("leaf", &path, &saw));
-        let calls = self.world.input(&path).map_or(0, u64::from);
-        let usage = Usage { calls: if node.has_input { calls } else { 0 }, ..Usage::default() };
-        self.driven.calls.0 += usage.calls;
+        let saw = self.saw.get(&step).unwrap_or(&Value::Null);
+        let result = self.world.attempt(&path, attempt, saw).map(|()| self.made("leaf", step));
+        let calls = if self.scheduler.node(step).is_some_and(|node| node.has_input) {
+            self.world.input(&path, saw).map_or(0, u64::from)
+        } else {
+            0
+        };
+        let usage = Usage { calls, ..Usage::default() };
         Event::Settled { step, attempt, result, report: AttemptReport { usage, provenance: None }.boxed() }
     }
 
     fn transact(&mut self, event: Event) {
-        let mut queue = std::collections::VecDeque::new();
-        let mut next = Some(event);
-        loop {
-            if let Some(event) = next.take() {
-                self.apply(event, &mut queue);
-            }
-            match queue.pop_front() {
-                Some(Command::Decide { step, field }) if self.scheduler.wants(step, field) => {
-                    next = Some(Event::Decided { step, field, decision: self.decide(step, field) });
+        let mut queue = VecDeque::new();
+        self.apply(event, &mut queue);
+        while let Some(command) = queue.pop_front() {
+            match command {
+                Command::Decide { step, field } if self.scheduler.wants(step, field) => {
+                    let decision = self.answers.decide(&self.scheduler, step, field);
+                    self.apply(Event::Decided { step, field, decision }, &mut queue);
                 }
-                Some(Command::Decide { .. } | Command::End | Command::Ask { .. }) => {}
-                Some(Command::Start { step, attempt }) => self.flights.push((step, attempt)),
-                Some(Command::Cancel { step, attempt }) => {
+                Command::Decide { .. } | Command::End => {}
+                Command::Start { step, attempt } => self.flights.push((step, attempt)),
+                Command::Ask { step } => {
+                    if self.world.person(&self.scheduler.path(step)) == Person::Answers {
+                        self.asked.push(step);
+                    }
+                }
+                Command::Cancel { step, attempt } => {
                     self.flights.retain(|flight| *flight != (step, attempt));
                     self.cancelled.push((step, attempt));
                 }
-                Some(Command::Timer { step, attempt, timer, .. }) => self.timers.push((step, attempt, timer)),
-                None => return,
+                Command::Timer { step, attempt, timer, .. } => self.timers.push((step, attempt, timer)),
             }
         }
     }
 
-    fn apply(&mut self, event: Event, queue: &mut std::collections::VecDeque<Command>) {
+    fn apply(&mut self, event: Event, queue: &mut VecDeque<Command>) {
         self.scheduler.apply(&event, &mut self.effects);
-        let derived: Vec<String> = self.effects.events.iter().map(|event| format!("{event:?}")).collect();
+        let texts = |events: &[Event]| events.iter().map(|event| format!("{event:?}")).collect();
+        let derived: Vec<String> = if self.keep > 0 { texts(&self.effects.events) } else { Vec::new() };
         for derived in std::mem::take(&mut self.effects.events) {
             match derived {
-                Event::Started { step, .. } => {
-                    let saw = self.sees(step);
+                Event::Started { step, .. } | Event::Suspended { step, .. } => {
+                    let saw = self.answers.sees(&self.scheduler, step);
                     self.saw.insert(step, saw);
                 }
+                Event::Unused { step, from } => {
+                    self.unused.insert(step, from);
+                }
+                Event::Ready { step, winner: Some(winner) } => self.race_is_over(step, winner),
                 Event::Ended { step, .. } => *self.ended.entry(step).or_default() += 1,
                 Event::RunEnded(ended) => self.driven.ended = *ended,
                 _ => {}
             }
         }
         queue.extend(self.effects.commands.drain(..));
-        self.watch();
-        self.driven.log.push((event, derived));
-        if self.keep_snapshots {
-            self.driven.snapshots.push(self.scheduler.clone());
+        if self.keep > 0 {
+            self.watch();
+            self.driven.log.push((event, derived));
+            self.sample();
+        }
+    }
+
+    /// Keeps this state, perhaps in place of another: each is as likely to be kept in the end.
+    fn sample(&mut self) {
+        let events = self.driven.log.len();
+        let place = if events <= self.keep { events - 1 } else { self.sampling.below(events as u64) as usize };
+        if place < self.keep {
+            let snapshot = (events, self.scheduler.clone());
+            match self.driven.snapshots.get_mut(place) {
+                Some(kept) => *kept = snapshot,
+                None => self.driven.snapshots.push(snapshot),
+            }
+        }
+    }
+
+    /// Who lost a race and serves nobody else has ended.
+    fn race_is_over(&self, step: StepId, winner: StepId) {
+        let (graph, node) = self.scheduler.place(step).expect("BUG: the root races");
+        let (first, frame) = (step.0 - node.0, graph.node(node));
+        let counted = frame.counted.iter().map(|need| need.source).filter(|_| frame.edges_in.is_empty());
+        for source in counted.chain(frame.edges_in.iter().copied()) {
+            let loser = StepId(first + source.0);
+            let alone = graph.consumers(source) == [node] && !graph.node(source).is_kept && loser != winner;
+            let path = self.scheduler.path(loser);
+            assert!(!alone || self.scheduler.state(loser).is_terminal(), "`{path}` lost its race and runs on");
         }
     }
 
@@ -221,128 +277,47 @@ impl Simulation<'_> {
         }
     }
 
-    /// What a step reads: its sources and the names around its frame.
-    fn sees(&self, step: StepId) -> Value {
-        let node = self.scheduler.node(step).expect("BUG: the root reads nothing").clone();
-        let mut own = step;
-        while !self.scheduler.is_own_step(own) {
-            own = self.scheduler.parent(own).expect("BUG: an item outside of a graph");
-        }
-        let frame_step = self.scheduler.parent(own).expect("BUG: a node outside of a graph");
-        let graph = self.scheduler.body(frame_step).expect("BUG: a frame without a graph").clone();
-        let sources = node.dependencies.iter().filter(|dependency| dependency.mode != DependencyMode::Waits);
-        let names = sources.map(|dependency| graph.node(dependency.source).name.to_string());
-        let seen = names.chain(reads(&node)).map(|name| {
-            let value = match self.scheduler.resolve(Scope::Step(step), &name) {
-                Resolved::Value(value) => json!(value),
-                Resolved::Null => Value::Null,
-                Resolved::Unknown => json!("unknown"),
-                other => panic!("`{name}` of `{}` is read too early: {other:?}", self.scheduler.path(step)),
-            };
-            (name, value)
-        });
-        json!(seen.collect::<BTreeMap<String, Value>>())
-    }
-
-    fn decide(&mut self, step: StepId, field: DecideField) -> Decision {
-        let path = self.scheduler.path(step);
-        let node = self.scheduler.node(step).cloned();
-        let answer = match field {
-            DecideField::Guard => self.world.guard(&path).map(Decision::Guard),
-            DecideField::Counts
-            | DecideField::Stop
-            | DecideField::Again
-            | DecideField::Route
-            | DecideField::Default => {
-                panic!("BUG: not generated")
-            }
-            DecideField::Items => {
-                self.world.items(&path).map(|count| Decision::Items { list: ValueHash::of(&json!(path)), count })
-            }
-            DecideField::Input => self.world.input(&path).map(|calls| {
-                let leaf = node.is_some_and(|node| matches!(node.work, Work::Leaf));
-                let calls = if leaf { calls } else { 0 };
-                self.driven.calls.1 = self.driven.calls.1.max(u64::from(calls));
-                Decision::Input { hash: ValueHash::of(&json!(["input", path])), calls }
-            }),
-            DecideField::Graph => self.world.drawn(&path).map(|seed| {
-                let graph = self.graphs.entry(step).or_insert_with(|| expansion(seed)).clone();
-                Decision::Graph { plan: ValueHash::of(&json!(seed)), graph }
-            }),
-            DecideField::Value => self.value(step, &path, node.as_ref()),
-            DecideField::ErrorValue => {
-                self.world.value("error", &path).map(|()| Decision::Value(World::made("error", &path, &Value::Null)))
-            }
-            DecideField::BestOutput => Ok(Decision::Value(World::made("best", &path, &Value::Null))),
-        };
-        answer.unwrap_or_else(Decision::Failed)
-    }
-
-    fn value(&mut self, step: StepId, path: &str, node: Option<&Node>) -> Result<Decision, crate::failure::StepError> {
-        self.world.value("value", path)?;
-        let hash = |result: ChildResult| if let ChildResult::Value(hash) = result { json!(hash) } else { Value::Null };
-        let made = match self.scheduler.children(step) {
-            Some(Children::Items(items)) => {
-                let kept = items.into_iter().filter(|result| *result != ChildResult::Dropped);
-                World::made("list", path, &kept.map(hash).collect())
-            }
-            Some(Children::Nodes(nodes)) => {
-                let graph = self.scheduler.body(step).expect("BUG: children without a graph");
-                let values =
-                    nodes.into_iter().map(|(index, _, result)| (graph.node(index).name.to_string(), hash(result)));
-                World::made("frame", path, &json!(values.collect::<BTreeMap<_, _>>()))
-            }
-            None => match node.map(|node| &node.work) {
-                Some(Work::Value) => World::made("value", path, &self.sees(step)),
-                _ => self.scheduler.value(step).expect("BUG: a leaf without its raw value"),
-            },
-        };
-        Ok(Decision::Value(made))
-    }
-
     fn conclude(mut self) -> Driven {
-        let steps = self.scheduler.step_count();
-        for index in 0..steps {
-            let step = StepId(index as u32);
-            assert!(
-                self.scheduler.state(step).is_terminal(),
-                "`{}` is not settled at the end",
-                self.scheduler.path(step)
-            );
-            assert_eq!(
-                self.ended.get(&step),
-                Some(&1),
-                "`{}` ended more than once or never",
-                self.scheduler.path(step)
-            );
+        self.driven.steps = self.scheduler.step_count();
+        if !self.scheduler.is_over() {
+            return self.driven;
         }
-        let inside_failure = |mut step: StepId| loop {
-            if [State::Failed, State::Cancelled].contains(&self.scheduler.state(step))
-                && self.scheduler.attempt(step) == 0
-            {
-                return true;
-            }
-            if self.replaced(step) {
-                return true;
-            }
-            match self.scheduler.parent(step) {
-                Some(parent) => step = parent,
-                None => return false,
-            }
-        };
-        let needed = self
-            .saw
-            .iter()
-            .filter(|(step, _)| self.scheduler.state(**step) == State::Succeeded && !inside_failure(**step));
+        for index in 0..self.driven.steps {
+            let step = StepId(index as u32);
+            let path = self.scheduler.path(step);
+            assert!(self.scheduler.state(step).is_terminal(), "`{path}` is not settled at the end");
+            assert_eq!(self.ended.get(&step), Some(&1), "`{path}` ended more than once or never");
+        }
+        let needed = self.saw.iter().filter(|(step, _)| self.is_needed(**step));
         self.driven.account.needed =
             needed.map(|(step, saw)| (self.scheduler.path(*step).to_string(), saw.clone())).collect();
-        self.driven.account.output = self.driven.ended.output;
-        self.driven.steps = steps;
+        self.driven.account.output = self.driven.ended.output.map(|output| serde_json::json!(output));
         self.driven
     }
 
-    /// Whether a step's value takes the place of an error: what ran inside it was for nothing.
-    fn replaced(&self, step: StepId) -> bool {
-        self.scheduler.state(step) == State::Succeeded && self.scheduler.error(step).is_some()
+    /// Whether a step and everything around it succeeded, or was skipped by its output, and is part of its list.
+    fn is_needed(&self, mut step: StepId) -> bool {
+        if self.scheduler.state(step) != State::Succeeded {
+            return false;
+        }
+        loop {
+            let lost = [State::Failed, State::Cancelled].contains(&self.scheduler.state(step));
+            // What stands in place of an error makes the work inside it one that was for nothing.
+            if lost || self.scheduler.error(step).is_some() {
+                return false;
+            }
+            let Some(parent) = self.scheduler.parent(step) else { return true };
+            if self.unused.get(&parent).is_some_and(|from| self.number(step) >= *from) {
+                return false;
+            }
+            step = parent;
+        }
+    }
+
+    /// Number of an item among its siblings.
+    fn number(&self, item: StepId) -> u32 {
+        let path = self.scheduler.path(item);
+        let number = path.rsplit('[').next().and_then(|rest| rest.strip_suffix(']')).map(str::parse);
+        number.and_then(Result::ok).expect("BUG: an item without a number")
     }
 }

@@ -1,12 +1,17 @@
-//! What the simulation is made of: random workflows, a world that answers for them, and an oracle that runs them naively.
+//! What the simulation is made of: random programs, a world that answers for them, and an oracle that runs them naively.
 //!
-//! A *world* is a set of pure functions of a step's path: whether its guard holds, how many items it has, what its attempts
-//! come to. The scheduler is driven through such a world in many orders (`drive.rs`); the oracle (`oracle.rs`) walks the same
-//! graph recursively, without events, queues or frames. Both note what each step saw.
+//! A *world* is a set of pure functions of a step's path and of what it saw: whether its guard holds, how many items it has,
+//! what its attempts come to. The scheduler is driven through such a world in many orders (`drive.rs`), over the graph that the
+//! checker made of the program; the oracle walks the program itself, recursively. Both note what each step saw.
 
+mod answer;
 pub mod drive;
+pub mod flow;
 pub mod generate;
 pub mod oracle;
+pub mod prove;
+pub mod shrink;
+pub mod spec;
 pub mod world;
 
 /// A small random generator (splitmix64): the same seed gives the same numbers everywhere.

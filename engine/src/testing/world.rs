@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::Random;
 use crate::failure::{ErrorClass, StepError};
-use crate::graph::Node;
 use crate::id::ValueHash;
 
 /// The answers of one seed.
@@ -12,52 +11,104 @@ use crate::id::ValueHash;
 pub struct World {
     /// The seed.
     pub seed: u64,
+    /// In a calm world nothing fails and every condition holds.
+    pub calm: bool,
+    /// Whether some people never answer.
+    pub silence: bool,
+}
+
+/// What a person does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Person {
+    /// Answers sooner or later.
+    Answers,
+    /// Never answers.
+    Silent,
+}
+
+type Answer<T> = Result<T, StepError>;
+
+fn broken<T>(what: &str) -> Answer<T> {
+    Err(StepError::terminal("expression", what))
 }
 
 impl World {
-    fn random(&self, what: &str, path: &str, more: u64) -> Random {
-        let text = format!("{what}|{path}|{more}|{}", self.seed);
-        let hash = ValueHash::of_bytes(text.as_bytes()).to_string();
-        Random(u64::from_str_radix(&hash[..16], 16).expect("BUG: a hash is hexadecimal"))
+    /// The world of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, calm: false, silence: false }
+    }
+
+    fn random(&self, what: &str, path: &str, saw: &Value, more: u64) -> Random {
+        let mut mixed = Random(self.seed ^ more.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        for byte in what.bytes().chain([b'|']).chain(path.bytes()) {
+            mixed.0 = (mixed.0.rotate_left(7) ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+        if !saw.is_null() {
+            for byte in saw.to_string().bytes() {
+                mixed.0 = (mixed.0.rotate_left(7) ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+            }
+        }
+        Random(mixed.next())
+    }
+
+    fn fails(&self, random: &mut Random, one_in: u64) -> bool {
+        !self.calm && random.one_in(one_in)
     }
 
     /// Whether a guard holds, or why it cannot be evaluated.
-    pub fn guard(&self, path: &str) -> Result<bool, StepError> {
-        let mut random = self.random("guard", path, 0);
-        if random.one_in(40) { Err(StepError::terminal("expression", "guard")) } else { Ok(!random.one_in(3)) }
+    pub fn guard(&self, path: &str, saw: &Value) -> Answer<bool> {
+        let mut random = self.random("guard", path, saw, 0);
+        if self.fails(&mut random, 50) { broken("guard") } else { Ok(self.calm || !random.one_in(4)) }
     }
 
     /// How many items there are, or why that is not known.
-    pub fn items(&self, path: &str) -> Result<u32, StepError> {
-        let mut random = self.random("items", path, 0);
-        if random.one_in(40) { Err(StepError::terminal("expression", "items")) } else { Ok(random.below(5) as u32) }
-    }
-
-    /// Samples and window, where they are expressions.
-    pub fn counts(&self, path: &str) -> (u32, u32) {
-        let mut random = self.random("counts", path, 0);
-        (1 + random.below(3) as u32, 1 + random.below(4) as u32)
+    pub fn items(&self, path: &str, saw: &Value) -> Answer<u32> {
+        let mut random = self.random("items", path, saw, 0);
+        if self.fails(&mut random, 50) { broken("items") } else { Ok(random.below(5) as u32) }
     }
 
     /// Most model calls of one attempt, or why the input cannot be rendered.
-    pub fn input(&self, path: &str) -> Result<u32, StepError> {
-        let mut random = self.random("input", path, 0);
-        if random.one_in(40) { Err(StepError::terminal("expression", "input")) } else { Ok(random.below(3) as u32) }
+    pub fn input(&self, path: &str, saw: &Value) -> Answer<u32> {
+        let mut random = self.random("input", path, saw, 0);
+        if self.fails(&mut random, 50) { broken("input") } else { Ok(random.below(3) as u32) }
     }
 
     /// What an attempt comes to.
-    pub fn attempt(&self, path: &str, attempt: u32, node: &Node) -> Result<(), StepError> {
-        let mut random = self.random("attempt", path, u64::from(attempt));
-        if !random.one_in(6) {
+    pub fn attempt(&self, path: &str, attempt: u32, saw: &Value) -> Answer<()> {
+        let mut random = self.random("attempt", path, saw, u64::from(attempt));
+        if !self.fails(&mut random, 10) {
             return Ok(());
         }
         let class = if random.one_in(2) { ErrorClass::Server } else { ErrorClass::Terminal };
-        Err(StepError::new("failed", class, format!("attempt {attempt} of {}", node.name)))
+        Err(StepError::new("failed", class, format!("attempt {attempt}")))
     }
 
     /// Whether the value of a step, or the value in place of its error, cannot be computed.
-    pub fn value(&self, what: &str, path: &str) -> Result<(), StepError> {
-        if self.random(what, path, 0).one_in(30) { Err(StepError::terminal("expression", what)) } else { Ok(()) }
+    pub fn value(&self, what: &str, path: &str) -> Answer<()> {
+        let mut random = self.random(what, path, &Value::Null, 0);
+        if self.fails(&mut random, 40) { broken(what) } else { Ok(()) }
+    }
+
+    /// Whether the first so many items are the value.
+    pub fn stop(&self, path: &str, length: u32, saw: &Value) -> Answer<bool> {
+        Ok(self.random("stop", path, saw, u64::from(length)).one_in(3))
+    }
+
+    /// Whether another pass follows one that `until` looks at.
+    pub fn again(&self, path: &str, pass: u32, saw: &Value) -> Answer<bool> {
+        let mut random = self.random("again", path, saw, u64::from(pass));
+        if self.fails(&mut random, 50) { broken("until") } else { Ok(!random.one_in(3)) }
+    }
+
+    /// Whether a case of `next` holds.
+    pub fn route(&self, path: &str, case: usize, saw: &Value) -> bool {
+        !self.random("route", path, saw, case as u64).one_in(3)
+    }
+
+    /// What the person does who is asked.
+    pub fn person(&self, path: &str) -> Person {
+        let silent = self.silence && self.random("person", path, &Value::Null, 0).one_in(3);
+        if silent { Person::Silent } else { Person::Answers }
     }
 
     /// The value of a step: says where it comes from and what was seen.
@@ -65,9 +116,12 @@ impl World {
         ValueHash::of(&json!([what, path, saw]))
     }
 
-    /// The seed of the graph that an expansion draws.
-    pub fn drawn(&self, path: &str) -> Result<u64, StepError> {
-        let mut random = self.random("graph", path, 0);
-        if random.one_in(10) { Err(StepError::terminal("bad_plan", "graph")) } else { Ok(random.next()) }
+    /// Which of so many graphs an expansion draws.
+    pub fn drawn(&self, path: &str, graphs: usize) -> Answer<usize> {
+        let mut random = self.random("graph", path, &Value::Null, 0);
+        if self.fails(&mut random, 15) || graphs == 0 {
+            return Err(StepError::terminal("bad_plan", "graph"));
+        }
+        Ok(random.below(graphs as u64) as usize)
     }
 }
