@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::calc::Formula;
 use crate::check::{NoLibrary, PlanChecker, builtin_kinds, check, check_text};
-use crate::definition::{FieldFormat, InputDef, KindSpec, LimitsDef, NodeDef, WorkflowDef};
+use crate::definition::{FieldFormat, InputDef, KindSpec, WorkflowDef};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::dialect::{self, Plan, StepType};
 use crate::event::Logged;
@@ -232,9 +232,9 @@ pub fn plan_value(value: &Value) -> bool {
         (Err(_), Ok(steps)) => steps,
     };
     let bound = 20 * steps.len() + 100;
-    let (steps, repairs) = dialect::repair(steps, &question, &keys);
+    let (steps, repairs) = dialect::repair(steps, &question, &keys, 50);
     assert!(repairs.len() < bound, "repairs did not end by themselves: {:?}", repairs.last());
-    let (again, more) = dialect::repair(steps.clone(), &question, &keys);
+    let (again, more) = dialect::repair(steps.clone(), &question, &keys, 50);
     assert_eq!((&again, more.as_slice()), (&steps, [].as_slice()), "repairing is idempotent");
     let mut plan = Plan { question, steps };
     plan.append_answer();
