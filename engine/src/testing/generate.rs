@@ -351,7 +351,8 @@ impl Draw {
 
     /// Puts a mention into one of the fields that can carry it.
     fn place(&mut self, node: &mut NodeSpec, read: Read) {
-        let error = Read::Error(if let Read::Plain(name) | Read::Default(name) = &read { name.clone() } else { return });
+        let error =
+            Read::Error(if let Read::Plain(name) | Read::Default(name) = &read { name.clone() } else { return });
         if node.mentions().any(|known| *known == error) {
             return;
         }
@@ -475,7 +476,8 @@ impl Draw {
         if self.chance(15)
             && let Some(name) = self.pick(&around.given).cloned()
         {
-            let fields = node.when.as_mut().into_iter().chain(node.next.iter_mut().filter_map(|case| case.when.as_mut()));
+            let fields =
+                node.when.as_mut().into_iter().chain(node.next.iter_mut().filter_map(|case| case.when.as_mut()));
             fields.for_each(|field| field.push(Read::Given(name.clone())));
         }
         let mut names = around.given.clone();
@@ -517,7 +519,8 @@ impl Draw {
         let read = if self.chance(65) { Read::Last(name) } else { Read::Past(name) };
         let node = &mut level.nodes[index];
         let guard = node.when.as_mut().filter(|_| !itself && self.random.one_in(4));
-        let case = node.next.iter_mut().find_map(|case| case.when.as_mut()).filter(|_| !itself && self.random.one_in(3));
+        let case =
+            node.next.iter_mut().find_map(|case| case.when.as_mut()).filter(|_| !itself && self.random.one_in(3));
         let field = guard.or(case).unwrap_or(&mut node.reads);
         if !field.contains(&read) {
             field.push(read);
