@@ -105,8 +105,8 @@ impl Draw {
             "" => char::from(b'a' + index as u8).to_string(),
             prefix => format!("{prefix}{}", index + 1),
         };
-        let mut level = Level::default();
-        level.nodes = (0..count).map(|index| NodeSpec::new(&name(index), Kind::Leaf)).collect();
+        let nodes = (0..count).map(|index| NodeSpec::new(&name(index), Kind::Leaf)).collect();
+        let mut level = Level { nodes, ..Level::default() };
         if self.chance(75) {
             self.chain(&mut level, 0, count as usize, None);
         }
@@ -363,7 +363,7 @@ impl Draw {
         fields.extend(node.repeat.as_mut().and_then(|repeat| repeat.until.as_mut()));
         fields.extend(node.next.iter_mut().filter_map(|case| case.when.as_mut()));
         let pick = self.random.below(3 + 2 * fields.len() as u64) as usize;
-        let field = if pick % 2 == 0 { fields.into_iter().nth(pick / 2) } else { None };
+        let field = if pick.is_multiple_of(2) { fields.into_iter().nth(pick / 2) } else { None };
         let field = field.unwrap_or(&mut node.reads);
         if !field.contains(&read) {
             field.push(read);
