@@ -38,13 +38,13 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Ok(inputs) => inputs,
         Err(problem) => return refuse(&problem),
     };
-    let asks = configuration::asks_default(&workflow.definition);
+    let asks = configuration::asks_default(&workflow.graph);
     let configured = match configuration::models(args.model.as_deref(), asks).await {
         Ok(configured) => configured,
         Err(problem) => return refuse(&problem),
     };
     let models = configured.models;
-    if let Err(problem) = configuration::models_work(&workflow.definition, &models) {
+    if let Err(problem) = configuration::models_work(&workflow, &models) {
         return refuse(&problem);
     }
     let flowrun = Flowrun::builder().models(models).build();

@@ -76,7 +76,15 @@ impl fmt::Display for Totals {
             f,
             "simulated {} workflows ({} with loops, {} that succeed; the checker refused {refused}: {:?}; too large {}), \
              {} runs ({} suspended), {} steps, {} folds",
-            self.workflows, self.looped, self.succeeded, self.refused, self.large, self.runs, self.suspended, self.steps, self.folds
+            self.workflows,
+            self.looped,
+            self.succeeded,
+            self.refused,
+            self.large,
+            self.runs,
+            self.suspended,
+            self.steps,
+            self.folds
         )
     }
 }
@@ -100,8 +108,7 @@ pub fn seed(seed: u64, totals: &mut Totals) -> Option<String> {
     totals.looped += u64::from(has_loop(&program.root));
     let message = quietly(|| examine(&program, seed, flavour, totals)).err()?;
     let fails = |program: &Program| {
-        generate::is_legal(program)
-            && quietly(|| examine(program, seed, flavour, &mut Totals::default())).is_err()
+        generate::is_legal(program) && quietly(|| examine(program, seed, flavour, &mut Totals::default())).is_err()
     };
     let small = shrink(&program, fails);
     let small_message = quietly(|| examine(&small, seed, flavour, &mut Totals::default())).err();
@@ -123,7 +130,9 @@ fn prepare(program: &Program, seed: u64) -> Result<(Checked, Account), Option<St
     let checked = program.check().map_err(|problems| {
         let first = problems.iter().find(|problem| problem.is_error()).expect("a refusal without an error");
         certain(program, first);
-        if !["FR023", "FR022", "FR026"].contains(&first.code.0) { eprintln!("TEMP {} {first:?}\n{}", program.size(), program.to_yaml()); }
+        if !["FR023", "FR022", "FR026"].contains(&first.code.0) {
+            eprintln!("TEMP {} {first:?}\n{}", program.size(), program.to_yaml());
+        }
         Some(format!("{}: {}", first.code.0, general(&first.message)))
     })?;
     Ok((checked, account))
@@ -131,7 +140,8 @@ fn prepare(program: &Program, seed: u64) -> Result<(Checked, Account), Option<St
 
 /// A node that is refused because it certainly never runs must not run in any world.
 fn certain(program: &Program, problem: &Diagnostic) {
-    let name = problem.path.split('.').rev().find(|part| !["join", "needs"].contains(part) && !part.parse::<u32>().is_ok());
+    let name =
+        problem.path.split('.').rev().find(|part| !["join", "needs"].contains(part) && !part.parse::<u32>().is_ok());
     let (true, Some(name)) = ([codes::BAD_JOIN, codes::NEVER].contains(&problem.code), name) else { return };
     for seed in 0..40 {
         let account = oracle::run(program, &World::new(seed));
@@ -160,7 +170,11 @@ pub fn examine(program: &Program, seed: u64, flavour: Flavour, totals: &mut Tota
         totals.add(&driven);
         let status = if expected.output.is_some() { Status::Success } else { Status::Failed };
         if flavour.races {
-            assert!([Status::Success, Status::Failed].contains(&driven.ended.status), "a race ended as {:?}", driven.ended);
+            assert!(
+                [Status::Success, Status::Failed].contains(&driven.ended.status),
+                "a race ended as {:?}",
+                driven.ended
+            );
         } else {
             assert_eq!(driven.ended.status, status, "status with {max_parallel} at once; {:?}", driven.ended);
         }
@@ -223,7 +237,12 @@ fn interrupted(checked: &Checked, world: &World, random: &mut Random, totals: &m
     let driven = drive::run(checked, world, &plan);
     totals.add(&driven);
     assert!(driven.steps as u64 <= plan.steps_max + 1, "{} steps of {}", driven.steps, plan.steps_max);
-    assert_eq!(driven.ended.status == Status::Exhausted, driven.ended.bound == Some(Bound::Steps), "{:?}", driven.ended);
+    assert_eq!(
+        driven.ended.status == Status::Exhausted,
+        driven.ended.bound == Some(Bound::Steps),
+        "{:?}",
+        driven.ended
+    );
 }
 
 thread_local! {
