@@ -330,6 +330,46 @@ fn check_reports_to_people_and_to_editors() {
 }
 
 #[test]
+fn the_cost_of_a_workflow_is_a_formula_and_a_number() {
+    let place = Place::new();
+    let text = "flowrun: 1\ninputs: {n: integer}\nbudget: {calls: 60}\nnodes:\n  split: {prompt: x, schema: '[string]', repair: 0, retry: 0}\n  \
+        facts: {for_each: split, prompt: '{{ item }}'}\n  answer: {samples: n, prompt: '{{ facts }}', retry: 0}\noutput: answer\n";
+    place.write("facts.yaml", text);
+    let output = place.flowrun(&["check", "--cost", "facts.yaml", "--input", "n=2"]);
+    let shown = "\
+model calls    1 + n + n(facts)     ≤ 100,003, held to 60 by `budget.calls`
+with retries   1 + n + 3·n(facts)   ≤ 300,003, held to 60 by `budget.calls`
+steps          3 + n + n(facts)     ≤ 100,005
+depth          1
+width          max(1, n, n(facts))  ≤ 100,000
+critical path  3
+  n(facts) ≤ 100,000 by `limits.items`
+  n = 2 with these inputs
+";
+    assert_eq!(stdout(&output), shown);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), "facts.yaml: ok\n"));
+
+    let output = place.flowrun(&["check", "--cost", "facts.yaml", "--format", "json"]);
+    let object: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(object["file"], "facts.yaml");
+    assert_eq!(
+        object["cost"]["model_calls"],
+        serde_json::json!({"formula": "1 + n + n(facts)", "most": 200_001, "held_to": {"most": 60, "by": "budget.calls"}})
+    );
+    let parts = ["model_calls", "with_retries", "steps", "depth", "width", "critical_path", "names"];
+    assert_eq!(object["cost"].as_object().unwrap().keys().collect::<Vec<_>>(), parts);
+
+    let refused = |arguments: &[&str], words: &str| {
+        let output = place.flowrun(&[&["check"], arguments].concat());
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(stderr(&output).contains(words) && stderr(&output).contains("help: "), "{}", stderr(&output));
+    };
+    refused(&["facts.yaml", "--input", "n=2"], "`--cost` says");
+    refused(&["facts.yaml", "--cost", "--input", "m=2"], "did you mean `n`?");
+    refused(&["facts.yaml", "--cost", "--input", "n=two"], "input `n`");
+}
+
+#[test]
 fn without_a_model_the_ways_to_one_are_shown() {
     let place = Place::new();
     let output = place.flowrun(&["ask", "Why?"]);

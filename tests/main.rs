@@ -4,6 +4,7 @@
 mod bench;
 mod book;
 mod cli;
+mod cost;
 mod diagnostics;
 mod docs;
 mod embedding;
