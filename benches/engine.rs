@@ -14,9 +14,7 @@ use divan::{Bencher, black_box};
 use flowrun::{Datum, Event, Flowrun, ValueHash};
 use flowrun_engine::event::{Command, DecideField, Decision, RunStarted, SEMANTICS};
 use flowrun_engine::expr::{Expression, Scope, Template};
-use flowrun_engine::graph::{
-    Case, Count, Dependency, DependencyMode, EdgeBound, Graph, Limits, Node, Target, Work,
-};
+use flowrun_engine::graph::{Case, Count, Dependency, DependencyMode, EdgeBound, Graph, Limits, Node, Target, Work};
 use flowrun_engine::id::NodeIndex;
 use flowrun_engine::scheduler::{Effects, Scheduler};
 use serde_json::json;

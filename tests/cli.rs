@@ -257,6 +257,41 @@ fn a_drawn_graph_is_shown_and_a_saved_plan_runs_as_a_file() {
     assert!(stderr(&none).contains("no plan was drawn") && !place.path().join("no.yaml").exists(), "{}", stderr(&none));
 }
 
+/// A flowchart that the model draws when it is asked `How many weeks?`: a loop that is computed, one that is asked, and a branch.
+const FLOWCHART: &str = r#"
+- {match: "Q: ", reply: "8 weeks"}
+- {match: "Passau", reply: "Linz"}
+- {match: "Linz", reply: "Vienna"}
+- {match: "a town", reply: "Passau"}
+- match: "How many weeks"
+  reply:
+    steps:
+      - {id: lilies, ask: "3", type: calc, repeat: {again: "lilies * 2", until: "{lilies} > 500", max: 99}}
+      - {id: many, ask: "{lilies} > 1000", type: calc}
+      - {id: why, ask: "Why so many?", type: text, if: many}
+      - {id: town, ask: "Name a town.", type: text, repeat: {again: "What comes after {town}?", max: 2}}
+"#;
+
+#[test]
+fn a_flowchart_loops_and_a_saved_one_runs_as_a_file() {
+    let place = Place::new();
+    place.write("flow.replies.yaml", FLOWCHART);
+    let model = ["--model", "scripted:flow.replies.yaml"];
+    let asked = ["run", "@question-flowchart", "--input", "question=How many weeks?", "--save-plan", "plan.yaml"];
+    let output = place.flowrun(&[&asked[..], &model[..]].concat());
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "8 weeks\n"), "{}", stderr(&output));
+    let shown = "lilies: 3; again: {lilies} * 2; until: {lilies} > 500; at most 50 times";
+    assert!(stderr(&output).contains(shown), "{}", stderr(&output));
+    let trace = place.flowrun(&["trace", "last", "parts/answer", "--prompts"]);
+    let lilies = r#"{"value":768,"repeated":8,"values":[3,6,12,24,48,96,192,384,768]}"#;
+    let town = r#"{"value":"Vienna","repeated":2,"values":["Passau","Linz","Vienna"]}"#;
+    assert!(stdout(&trace).contains(lilies) && stdout(&trace).contains(town), "{}", stdout(&trace));
+    let again = place.flowrun(&[&["run", "plan.yaml", "-q"], &model[..]].concat());
+    assert_eq!((code(&again), stdout(&again).as_str()), (0, "8 weeks\n"), "{}", stderr(&again));
+    let graph = place.flowrun(&[&["ask", "How many weeks?", "-q"], &model[..]].concat());
+    assert!(stdout(&graph).starts_with("{\"steps\""), "without loops only the question is left: {}", stderr(&graph));
+}
+
 #[test]
 fn no_record_writes_nothing() {
     let place = Place::new();
@@ -418,7 +453,7 @@ fn models_are_asked_for_a_word_and_keys_stay_secret() {
 fn the_library_is_listed_shown_and_drawn() {
     let place = Place::new();
     let list = stdout(&place.flowrun(&["list"]));
-    for name in ["@question-graph", "@zero-shot-cot", "@few-shot-cot", "@self-consistency"] {
+    for name in ["@question-graph", "@question-flowchart", "@zero-shot-cot", "@few-shot-cot", "@self-consistency"] {
         assert!(list.contains(name), "{list}");
         assert!(stdout(&place.flowrun(&["show", name])).contains("flowrun: 1\n"));
     }

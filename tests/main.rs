@@ -10,6 +10,7 @@ mod docs;
 mod embedding;
 mod examples;
 mod graphs;
+mod hostile;
 mod http;
 mod model;
 mod records;

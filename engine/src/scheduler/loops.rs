@@ -143,7 +143,9 @@ impl Scheduler {
         let number = self.steps[pass.index()].index;
         match (&node.work, node.repeat) {
             (_, Some(repeat)) if repeat.has_until => self.decide(parent, DecideField::Again, effects),
-            (_, Some(repeat)) if number + 1 < self.count(parent, repeat.max) + u32::from(fault::is(Fault::RepeatOnceMore)) => {
+            (_, Some(repeat))
+                if number + 1 < self.count(parent, repeat.max) + u32::from(fault::is(Fault::RepeatOnceMore)) =>
+            {
                 self.end_pass(parent, number, PassEnd::Again, effects)
             }
             (_, Some(_)) => self.end_pass(parent, number, PassEnd::Done, effects),

@@ -174,7 +174,8 @@ impl Scheduler {
         if let Some(quorum) = quorum {
             let wanted = self.count(parent, quorum);
             let items = self.frames[frame.index()].items();
-            let counts = |step: &&StepId| self.state(**step) == State::Succeeded || fault::is(Fault::QuorumCountsFailed);
+            let counts =
+                |step: &&StepId| self.state(**step) == State::Succeeded || fault::is(Fault::QuorumCountsFailed);
             let succeeded = items.steps.iter().filter(counts).count();
             if (succeeded as u64) < u64::from(wanted) {
                 let message = format!("{succeeded} of {} items succeeded, and `quorum` wants {wanted}", items.count);

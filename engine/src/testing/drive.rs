@@ -127,7 +127,11 @@ impl Simulation<'_> {
             } else if let Some(event) = self.next(&mut random, plan.silent) {
                 event
             } else {
-                assert!(self.scheduler.is_suspended(), "nothing can happen and the run is not over: {:#?}", self.scheduler);
+                assert!(
+                    self.scheduler.is_suspended(),
+                    "nothing can happen and the run is not over: {:#?}",
+                    self.scheduler
+                );
                 return;
             };
             if self.scheduler.accepts(&event) {

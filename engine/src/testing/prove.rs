@@ -76,7 +76,15 @@ impl fmt::Display for Totals {
             f,
             "simulated {} workflows ({} with loops, {} that succeed; the checker refused {refused}: {:?}; too large {}), \
              {} runs ({} suspended), {} steps, {} folds",
-            self.workflows, self.looped, self.succeeded, self.refused, self.large, self.runs, self.suspended, self.steps, self.folds
+            self.workflows,
+            self.looped,
+            self.succeeded,
+            self.refused,
+            self.large,
+            self.runs,
+            self.suspended,
+            self.steps,
+            self.folds
         )
     }
 }
@@ -139,7 +147,8 @@ fn prepare(program: &Program, seed: u64) -> Result<(Checked, Account), Option<St
 
 /// A node that is refused because it certainly never runs must not run in any world.
 fn certain(program: &Program, problem: &Diagnostic) {
-    let name = problem.path.split('.').rev().find(|part| !["join", "needs"].contains(part) && !part.parse::<u32>().is_ok());
+    let name =
+        problem.path.split('.').rev().find(|part| !["join", "needs"].contains(part) && !part.parse::<u32>().is_ok());
     let (true, Some(name)) = ([codes::BAD_JOIN, codes::NEVER].contains(&problem.code), name) else { return };
     for seed in 0..40 {
         let account = oracle::run(program, &World::new(seed));
@@ -165,12 +174,22 @@ pub fn examine(program: &Program, seed: u64, flavour: Flavour, totals: &mut Tota
     let mut random = Random(seed ^ 0xF10F);
     let snapshots = if seed.is_multiple_of(100) { usize::MAX } else { 2 };
     for (max_parallel, silent) in [(1, false), (2, true), (3, false), (16, true)] {
-        let plan = Plan { max_parallel, order: random.next(), silent, keep: if max_parallel == 3 { snapshots } else { 0 }, ..FREE };
+        let plan = Plan {
+            max_parallel,
+            order: random.next(),
+            silent,
+            keep: if max_parallel == 3 { snapshots } else { 0 },
+            ..FREE
+        };
         let driven = run(checked, &world, &plan);
         totals.add(&driven);
         let status = if expected.output.is_some() { Status::Success } else { Status::Failed };
         if flavour.races {
-            assert!([Status::Success, Status::Failed].contains(&driven.ended.status), "a race ended as {:?}", driven.ended);
+            assert!(
+                [Status::Success, Status::Failed].contains(&driven.ended.status),
+                "a race ended as {:?}",
+                driven.ended
+            );
         } else {
             assert_eq!(driven.ended.status, status, "status with {max_parallel} at once; {:?}", driven.ended);
         }
@@ -224,7 +243,12 @@ fn interrupted(checked: &Checked, world: &World, random: &mut Random, totals: &m
     let driven = run(checked, world, &plan);
     totals.add(&driven);
     assert!(driven.steps as u64 <= plan.steps_max + 1, "{} steps of {}", driven.steps, plan.steps_max);
-    assert_eq!(driven.ended.status == Status::Exhausted, driven.ended.bound == Some(Bound::Steps), "{:?}", driven.ended);
+    assert_eq!(
+        driven.ended.status == Status::Exhausted,
+        driven.ended.bound == Some(Bound::Steps),
+        "{:?}",
+        driven.ended
+    );
 }
 
 /// Drives a program; a panic tells by which plan.

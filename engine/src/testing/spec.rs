@@ -409,7 +409,8 @@ impl Program {
     pub fn to_yaml(&self) -> String {
         let called = self.called.iter().enumerate().map(|(index, level)| (format!("w{index}"), level));
         let drawn = self.drawn.iter().enumerate().map(|(index, level)| (format!("drawn{index}"), level));
-        let others = called.chain(drawn).map(|(name, level)| format!("---\n{}", level.definition(&name, self).to_yaml()));
+        let others =
+            called.chain(drawn).map(|(name, level)| format!("---\n{}", level.definition(&name, self).to_yaml()));
         others.fold(self.definition().to_yaml(), |text, other| text + &other)
     }
 
