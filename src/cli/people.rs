@@ -94,8 +94,8 @@ fn shown(question: &Question, columns: usize) -> Vec<String> {
     lines
 }
 
-fn choices(schema: Option<&Value>) -> Option<&Vec<Value>> {
-    schema?.get("enum")?.as_array()
+fn choices(schema: Option<&Value>) -> Option<&[Value]> {
+    schema?.get("enum")?.as_array().map(Vec::as_slice)
 }
 
 fn text(value: &Value) -> String {
