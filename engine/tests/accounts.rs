@@ -31,7 +31,7 @@ fn case(text: &str) -> Case {
     Case {
         when: words[0].starts_with('?').then(Vec::new),
         to: words[0].trim_start_matches('?').split(',').map(str::to_owned).collect(),
-        max: after("max").flatten().map(|max| max.parse().expect("a number")),
+        max: after("max").flatten().map(|max| Counted { count: max.parse().expect("a number"), asked: false }),
         fails: after("fail").is_some(),
     }
 }
