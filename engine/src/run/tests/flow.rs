@@ -77,7 +77,7 @@ nodes:
 output: {c: c, rep: rep, grp: grp}";
     let expected = json!({
         "c": [14, "echo 14 after 11,12,13, pass 3"], "rep": 8,
-        "grp": {"y": 7, "deep": [4, [2]], "all": [2, 4, 7]},
+        "grp": {"y": 7, "deep": [3, [2]], "all": [2, 4, 7]},
     });
     assert_eq!(output(text).await, expected);
 }
