@@ -94,19 +94,27 @@ fn shown(question: &Question, columns: usize) -> Vec<String> {
     lines
 }
 
-fn choices(schema: Option<&Value>) -> Option<&Vec<Value>> {
-    schema?.get("enum")?.as_array()
+fn choices(schema: Option<&Value>) -> Option<&[Value]> {
+    schema?.get("enum")?.as_array().map(Vec::as_slice)
 }
 
 fn text(value: &Value) -> String {
     visible(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
+/// What is to be typed.
+fn wanted(schema: Option<&Value>) -> String {
+    choices(schema).map_or_else(|| form(schema), |choices| format!("a number from 1 to {}", choices.len()))
+}
+
 /// The form of an answer in a few words.
-pub(super) fn wanted(schema: Option<&Value>) -> String {
+pub(super) fn form(schema: Option<&Value>) -> String {
     let kind = schema.and_then(|schema| schema.get("type")?.as_str());
     match (schema, choices(schema), kind) {
-        (_, Some(choices), _) => format!("a number from 1 to {}", choices.len()),
+        (_, Some(choices), _) => {
+            let choices: Vec<String> = choices.iter().map(|choice| format!("`{}`", clean(&text(choice)))).collect();
+            choices.join(" or ")
+        }
         (_, _, Some("boolean")) => "yes or no".to_owned(),
         (_, _, Some("integer")) => "a whole number".to_owned(),
         (_, _, Some("number")) => "a number".to_owned(),
