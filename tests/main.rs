@@ -10,6 +10,7 @@ mod embedding;
 mod examples;
 mod graphs;
 mod http;
+mod methods;
 mod model;
 mod records;
 mod schema;
