@@ -11,6 +11,10 @@ check:
 sim count="20000":
     FLOWRUN_SIM={{count}} cargo test -p flowrun-engine --release --locked --test sim -- --nocapture
 
+# Texts that a fuzzer makes, ten minutes for each reader; without cargo-fuzz and a nightly tool chain the property tests for as long.
+fuzz *targets:
+    scripts/fuzz {{targets}}
+
 # Everything that CI runs.
 ci:
     scripts/test

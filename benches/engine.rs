@@ -14,7 +14,7 @@ use divan::{Bencher, black_box};
 use flowrun::{Datum, Event, Flowrun, ValueHash};
 use flowrun_engine::event::{Command, DecideField, Decision, RunStarted, SEMANTICS};
 use flowrun_engine::expr::{Expression, Scope, Template};
-use flowrun_engine::graph::{Dependency, DependencyMode, Graph, Limits, Node, Work};
+use flowrun_engine::graph::{Case, Count, Dependency, DependencyMode, EdgeBound, Graph, Limits, Node, Target, Work};
 use flowrun_engine::id::NodeIndex;
 use flowrun_engine::scheduler::{Effects, Scheduler};
 use serde_json::json;
@@ -38,7 +38,7 @@ fn graph(n: u32, sources: impl Fn(u32) -> Vec<u32>) -> Arc<Graph> {
 fn schedule(graph: &Arc<Graph>) -> usize {
     let value = ValueHash::of_bytes(b"1");
     let (mut scheduler, mut effects, mut events) = (Scheduler::new(graph.clone()), Effects::default(), 0);
-    let limits = Limits::default();
+    let limits = Limits { steps: 10_000_000, depth: u32::MAX, iterations: u32::MAX, ..Limits::default() };
     let started =
         RunStarted { semantics: SEMANTICS, workflow: value, inputs: value, max_parallel: 16, calls_max: None, limits };
     let mut queue = std::collections::VecDeque::from([Event::RunStarted(Box::new(started))]);
@@ -61,7 +61,7 @@ fn schedule(graph: &Arc<Graph>) -> usize {
     events
 }
 
-#[divan::bench(args = [1_000, 10_000, 100_000, 900_000], sample_count = 20)]
+#[divan::bench(args = [1_000, 10_000, 100_000, 1_000_000], sample_count = 10)]
 fn scheduler_chain(bencher: Bencher, n: u32) {
     let graph = graph(n, |node| node.checked_sub(1).into_iter().collect());
     bencher.counter(ItemsCount::new(n)).bench(|| schedule(black_box(&graph)));
@@ -72,6 +72,25 @@ fn scheduler_fan(bencher: Bencher, n: u32) {
     let last = n - 1;
     let graph = graph(n, |node| if node == last { (1..last).collect() } else { (0..node.min(1)).collect() });
     bencher.counter(ItemsCount::new(n)).bench(|| schedule(black_box(&graph)));
+}
+
+/// A loop whose body is one leaf with an edge back to itself.
+#[divan::bench(args = [1_000, 10_000, 100_000], sample_count = 10)]
+fn scheduler_loop(bencher: Bencher, passes: u32) {
+    let bound = EdgeBound { loops_out: 0, number: 0, max: Count::Fixed(passes - 1), fails: false };
+    let again = Case { guarded: false, to: vec![Target::Again], bound: Some(bound) };
+    let body = Graph::build(vec![Node { next: vec![again], ..Node::new("n", Work::Leaf) }]).unwrap();
+    let graph = Arc::new(Graph::build(vec![Node::new("loop(n)", Work::Loop(Arc::new(body)))]).unwrap());
+    bencher.counter(ItemsCount::new(passes)).bench(|| schedule(black_box(&graph)));
+}
+
+/// A group in a group in a group …, and a leaf.
+#[divan::bench(args = [100, 1_000, 10_000], sample_count = 10)]
+fn scheduler_nested_frames(bencher: Bencher, depth: u32) {
+    let leaf = Graph::build(vec![Node::new("leaf", Work::Leaf)]).unwrap();
+    let around = |inner, _| Graph::build(vec![Node::new("g", Work::Group(Arc::new(inner)))]).unwrap();
+    let graph = Arc::new((0..depth).fold(leaf, around));
+    bencher.counter(ItemsCount::new(depth)).bench(|| schedule(black_box(&graph)));
 }
 
 #[divan::bench(args = [100, 1_000, 20_000], sample_count = 10)]

@@ -50,6 +50,7 @@
 pub mod cli;
 #[cfg(feature = "cli")]
 mod configuration;
+pub mod cost;
 mod file_schema;
 mod handle;
 mod library;

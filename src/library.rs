@@ -14,6 +14,7 @@ use flowrun_engine::source::Source;
 /// The library: name and text of each workflow.
 pub const WORKFLOWS: &[(&str, &str)] = &[
     ("question-graph", include_str!("../workflows/question-graph.yaml")),
+    ("question-flowchart", include_str!("../workflows/question-flowchart.yaml")),
     ("zero-shot-cot", include_str!("../workflows/zero-shot-cot.yaml")),
     ("few-shot-cot", include_str!("../workflows/few-shot-cot.yaml")),
     ("self-consistency", include_str!("../workflows/self-consistency.yaml")),

@@ -257,6 +257,41 @@ fn a_drawn_graph_is_shown_and_a_saved_plan_runs_as_a_file() {
     assert!(stderr(&none).contains("no plan was drawn") && !place.path().join("no.yaml").exists(), "{}", stderr(&none));
 }
 
+/// A flowchart that the model draws when it is asked `How many weeks?`: a loop that is computed, one that is asked, and a branch.
+const FLOWCHART: &str = r#"
+- {match: "Q: ", reply: "8 weeks"}
+- {match: "Passau", reply: "Linz"}
+- {match: "Linz", reply: "Vienna"}
+- {match: "a town", reply: "Passau"}
+- match: "How many weeks"
+  reply:
+    steps:
+      - {id: lilies, ask: "3", type: calc, repeat: {again: "lilies * 2", until: "{lilies} > 500", max: 99}}
+      - {id: many, ask: "{lilies} > 1000", type: calc}
+      - {id: why, ask: "Why so many?", type: text, if: many}
+      - {id: town, ask: "Name a town.", type: text, repeat: {again: "What comes after {town}?", max: 2}}
+"#;
+
+#[test]
+fn a_flowchart_loops_and_a_saved_one_runs_as_a_file() {
+    let place = Place::new();
+    place.write("flow.replies.yaml", FLOWCHART);
+    let model = ["--model", "scripted:flow.replies.yaml"];
+    let asked = ["run", "@question-flowchart", "--input", "question=How many weeks?", "--save-plan", "plan.yaml"];
+    let output = place.flowrun(&[&asked[..], &model[..]].concat());
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "8 weeks\n"), "{}", stderr(&output));
+    let shown = "lilies: 3; again: {lilies} * 2; until: {lilies} > 500; at most 50 times";
+    assert!(stderr(&output).contains(shown), "{}", stderr(&output));
+    let trace = place.flowrun(&["trace", "last", "parts/answer", "--prompts"]);
+    let lilies = r#"{"value":768,"repeated":8,"values":[3,6,12,24,48,96,192,384,768]}"#;
+    let town = r#"{"value":"Vienna","repeated":2,"values":["Passau","Linz","Vienna"]}"#;
+    assert!(stdout(&trace).contains(lilies) && stdout(&trace).contains(town), "{}", stdout(&trace));
+    let again = place.flowrun(&[&["run", "plan.yaml", "-q"], &model[..]].concat());
+    assert_eq!((code(&again), stdout(&again).as_str()), (0, "8 weeks\n"), "{}", stderr(&again));
+    let graph = place.flowrun(&[&["ask", "How many weeks?", "-q"], &model[..]].concat());
+    assert!(stdout(&graph).starts_with("{\"steps\""), "without loops only the question is left: {}", stderr(&graph));
+}
+
 #[test]
 fn no_record_writes_nothing() {
     let place = Place::new();
@@ -330,6 +365,46 @@ fn check_reports_to_people_and_to_editors() {
 }
 
 #[test]
+fn the_cost_of_a_workflow_is_a_formula_and_a_number() {
+    let place = Place::new();
+    let text = "flowrun: 1\ninputs: {n: integer}\nbudget: {calls: 60}\nnodes:\n  split: {prompt: x, schema: '[string]', repair: 0, retry: 0}\n  \
+        facts: {for_each: split, prompt: '{{ item }}'}\n  answer: {samples: n, prompt: '{{ facts }}', retry: 0}\noutput: answer\n";
+    place.write("facts.yaml", text);
+    let output = place.flowrun(&["check", "--cost", "facts.yaml", "--input", "n=2"]);
+    let shown = "\
+model calls    1 + n + n(facts)     ≤ 100,003, held to 60 by `budget.calls`
+with retries   1 + n + 3·n(facts)   ≤ 300,003, held to 60 by `budget.calls`
+steps          3 + n + n(facts)     ≤ 100,005
+depth          1
+width          max(1, n, n(facts))  ≤ 100,000
+critical path  3
+  n(facts) ≤ 100,000 by `limits.items`
+  n = 2 with these inputs
+";
+    assert_eq!(stdout(&output), shown);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), "facts.yaml: ok\n"));
+
+    let output = place.flowrun(&["check", "--cost", "facts.yaml", "--format", "json"]);
+    let object: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(object["file"], "facts.yaml");
+    assert_eq!(
+        object["cost"]["model_calls"],
+        serde_json::json!({"formula": "1 + n + n(facts)", "most": 200_001, "held_to": {"most": 60, "by": "budget.calls"}})
+    );
+    let parts = ["model_calls", "with_retries", "steps", "depth", "width", "critical_path", "names"];
+    assert_eq!(object["cost"].as_object().unwrap().keys().collect::<Vec<_>>(), parts);
+
+    let refused = |arguments: &[&str], words: &str| {
+        let output = place.flowrun(&[&["check"], arguments].concat());
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(stderr(&output).contains(words) && stderr(&output).contains("help: "), "{}", stderr(&output));
+    };
+    refused(&["facts.yaml", "--input", "n=2"], "`--cost` says");
+    refused(&["facts.yaml", "--cost", "--input", "m=2"], "did you mean `n`?");
+    refused(&["facts.yaml", "--cost", "--input", "n=two"], "input `n`");
+}
+
+#[test]
 fn without_a_model_the_ways_to_one_are_shown() {
     let place = Place::new();
     let output = place.flowrun(&["ask", "Why?"]);
@@ -378,7 +453,7 @@ fn models_are_asked_for_a_word_and_keys_stay_secret() {
 fn the_library_is_listed_shown_and_drawn() {
     let place = Place::new();
     let list = stdout(&place.flowrun(&["list"]));
-    for name in ["@question-graph", "@zero-shot-cot", "@few-shot-cot", "@self-consistency"] {
+    for name in ["@question-graph", "@question-flowchart", "@zero-shot-cot", "@few-shot-cot", "@self-consistency"] {
         assert!(list.contains(name), "{list}");
         assert!(stdout(&place.flowrun(&["show", name])).contains("flowrun: 1\n"));
     }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use async_trait::async_trait;
+use flowrun::cost::Cost;
 use flowrun::{
     Builder, CallContext, ChatReply, ChatRequest, Flowrun, LoadError, Model, RunOptions, Scripted, Source, Status,
     StepError, Usage, tool_fn,
@@ -206,7 +207,14 @@ async fn every_workflow_of_the_docs_runs_or_is_refused_as_said() {
         let required = workflow.graph.inputs.iter().flatten().filter(|(_, input)| input.default.is_none());
         let inputs: Map<String, Value> =
             required.map(|(name, input)| (name.clone(), fitting(input.schema.json_schema()))).collect();
+        let cost = Cost::of(&workflow, flowrun.kinds().specs(), &inputs).unwrap();
         let outcome = flowrun.run(&workflow, Value::Object(inputs), RunOptions::default()).await.unwrap();
+        let (calls, leaves) = (u128::from(outcome.usage.calls), u128::from(outcome.steps));
+        assert!(
+            calls <= cost.calls_with_retries.most && leaves <= cost.steps.most,
+            "{}: {outcome:?} {cost:?}",
+            block.place
+        );
         assert_eq!(outcome.status, Status::Success, "{}: {outcome:?}", block.place);
         if let Some(gives) = block.comment("gives") {
             let gives: Value = serde_json::from_str(gives).unwrap_or_else(|why| panic!("{}: {why}", block.place));

@@ -4,11 +4,13 @@
 mod bench;
 mod book;
 mod cli;
+mod cost;
 mod diagnostics;
 mod docs;
 mod embedding;
 mod examples;
 mod graphs;
+mod hostile;
 mod http;
 mod methods;
 mod model;

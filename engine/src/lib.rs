@@ -6,6 +6,8 @@
 
 pub mod diagnostic;
 pub mod failure;
+#[doc(hidden)]
+pub mod fault;
 pub mod id;
 pub mod source;
 
@@ -28,5 +30,6 @@ pub mod node;
 pub mod observer;
 pub mod run;
 
+#[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;

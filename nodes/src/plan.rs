@@ -70,16 +70,17 @@ impl Node for Plan {
             .field("repair", FieldFormat::Count, "most further drafts; 2 if not written")
             .field("fallback", FieldFormat::Literal, "the plan when none checks: `{steps: […]}`")
             .field("max_steps", FieldFormat::Count, "most steps that are asked for; 12 if not written")
-            .field("dialect", FieldFormat::Text, "`graph`")
+            .field("dialect", FieldFormat::Text, "`graph`, or `flowchart`: with loops")
     }
 
     async fn run(&self, context: &NodeContext, input: Input) -> Result<Output, NodeError> {
         let request = Request::new(context, &input);
         let mut conversation = Conversation::begin(&self.models, context, &input)?;
-        let tools = context.plans().tools(&request.rules);
-        conversation.schema = Some(with_tools(plan_schema(request.steps_max), &tools));
+        let (rules, tools) = (&request.rules, context.plans().tools(&request.rules));
+        let schema = plan_schema(rules.dialect, request.steps_max, rules.iterations_max);
+        conversation.schema = Some(with_tools(schema, &tools));
         conversation.say(Role::System, request.system.clone());
-        for (question, plan) in worked_examples() {
+        for (question, plan) in worked_examples(rules.dialect, rules.iterations_max) {
             conversation.say(Role::User, question);
             conversation.say(Role::Assistant, plan.to_string());
         }
@@ -147,14 +148,14 @@ impl<'a> Request<'a> {
         });
         let keys: Vec<String> =
             with.into_iter().flatten().map(|(key, _)| key.clone()).filter(|key| key != "question").collect();
-        let mut system = planning_rules().to_owned();
+        let rules = input.rules.clone().unwrap_or_else(|| Arc::new(ExpansionRules::new(50)));
+        let mut system = planning_rules(rules.dialect, rules.iterations_max);
         if !keys.is_empty() {
             system.push_str(&format!(
                 "\n- These names are known already and can be written in braces: {}.",
                 keys.join(", ")
             ));
         }
-        let rules = input.rules.clone().unwrap_or_else(|| Arc::new(ExpansionRules::new(50)));
         let tools = context.plans().tools(&rules);
         if !tools.is_empty() {
             system.push_str(&tool_rules(&tools));
@@ -184,7 +185,7 @@ impl<'a> Request<'a> {
 
     fn check(&self, value: &Value) -> Result<Draft, String> {
         let steps = parse_reply(value).map_err(|problems| lines(&problems))?;
-        let (steps, repairs) = dialect::repair(steps, &self.question, &self.keys);
+        let (steps, repairs) = dialect::repair(steps, &self.question, &self.keys, self.rules.iterations_max);
         let mut plan = dialect::Plan { question: self.question.clone(), steps };
         if plan.steps.is_empty() && !repairs.is_empty() {
             return Err("the plan only repeats the question".to_owned());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use clap::ValueEnum;
-use flowrun_engine::definition::{FieldFormat, KindSpec, NodeDef, WorkflowDef};
+use flowrun_engine::definition::{CaseDef, FieldFormat, KindSpec, NodeDef, WorkflowDef};
 use flowrun_engine::event::{Event, Status};
 use flowrun_engine::failure::StepError;
 use flowrun_engine::graph::Workflow;
@@ -165,6 +165,18 @@ impl Shape {
         Self { output: name(sources.len() - 1).into(), sources, sleep_ms }
     }
 
+    /// One node, run `n` times by an edge that leads back to it.
+    fn circle(n: usize, sleep_ms: u64) -> WorkflowDef {
+        let again = CaseDef {
+            when: Some(format!("{} < {n}", name(0)).into()),
+            to: vec![name(0)],
+            max: Some(n.into()),
+            limit_fails: false,
+        };
+        let node = add(&[], sleep_ms).field("of", vec![format!("last.{} | default(0)", name(0))]);
+        WorkflowDef::new("bench").node(name(0), NodeDef { next: vec![again], ..node }).output(name(0))
+    }
+
     fn workflow(self) -> WorkflowDef {
         let nodes = self.sources.iter().zip(self.sleep_ms).enumerate();
         let workflow = nodes.fold(WorkflowDef::new("bench"), |workflow, (node, (sources, sleep_ms))| {
@@ -272,11 +284,11 @@ fn workload(name: &str, n: usize, sleep_ms: u64) -> Result<(WorkflowDef, usize, 
         "W1" => (Shape::chain(n, sleep_ms).workflow(), 1, n),
         "W2" => (Shape::fan(n, sleep_ms), 1, n + 2),
         "W3" => (Shape::layers(n, sleep_ms > 0).workflow(), 1, n),
+        "W4" => (Shape::circle(n, sleep_ms), 1, n),
         "W5" => (Shape::ragged().workflow(), 1, 23),
         "W6" => (Shape::chain(5, CALL_MS).workflow(), n, 5 * n),
         "W8" => (WorkflowDef::new("bench").node("now", NodeDef::new("now")).output("now"), 1, 1),
         "W0" => return Err("a baseline without a graph"),
-        "W4" => return Err("loops are not there yet"),
         _ => return Err("durable runs are not there yet"),
     })
 }
@@ -293,7 +305,9 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, executions: Option<u
     let began = Instant::now();
     let flowrun = Flowrun::builder().kind(Add).kind(Now).build();
     let mut definition = definition;
-    definition.limits.steps = Some(nodes as u64 + 1);
+    // A pass is a step beside those of its nodes.
+    definition.limits.steps = Some(2 * nodes as u64 + 2);
+    definition.limits.iterations = Some(n.saturating_add(1));
     definition.limits.output_bytes = Some(1 << 30);
     let workflow = match flowrun.check(definition) {
         Ok(checked) => checked.workflow,

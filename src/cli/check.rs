@@ -10,7 +10,7 @@ use flowrun_engine::diagnostic::Diagnostic;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::source::Source;
 
-use super::{REFUSED, print, refuse, say};
+use super::{InputArgs, REFUSED, cost, print, refuse, say};
 use crate::trace::counted;
 use crate::{Flowrun, LoadError, library, report};
 
@@ -66,10 +66,11 @@ fn show(diagnostics: &[Diagnostic], source: Option<&Source>) {
     }
 }
 
-pub(super) fn check(files: &[String], format: Format) -> ExitCode {
+pub(super) fn check(files: &[String], format: Format, costs: Option<&InputArgs>) -> ExitCode {
     let flowrun = Flowrun::builder().build();
     let mut refused = false;
     for file in files {
+        let mut workflow = None;
         let (diagnostics, source) = match read(file) {
             Err(problem) => {
                 refused = true;
@@ -77,7 +78,10 @@ pub(super) fn check(files: &[String], format: Format) -> ExitCode {
                 continue;
             }
             Ok((name, text)) => match flowrun.check_text(&name, &text) {
-                Ok((checked, source)) => (checked.warnings, Some(source)),
+                Ok((checked, source)) => {
+                    workflow = Some(checked.workflow);
+                    (checked.warnings, Some(source))
+                }
                 Err(LoadError::Refused { diagnostics, file: source }) => (diagnostics, source.map(|source| *source)),
                 Err(LoadError::Unreadable { reason, .. }) => {
                     refused = true;
@@ -99,6 +103,19 @@ pub(super) fn check(files: &[String], format: Format) -> ExitCode {
                 let mut said = vec![if errors == 0 { "ok".to_owned() } else { counted(errors as u64, "error") }];
                 said.extend((warnings > 0).then(|| counted(warnings as u64, "warning")));
                 say(&format!("{file}: {}", said.join(", ")));
+            }
+        }
+        if let (Some(inputs), Some(workflow)) = (costs, workflow) {
+            match cost::cost(&flowrun, file, &workflow, inputs, format) {
+                Ok(text) => {
+                    let title =
+                        if files.len() > 1 && matches!(format, Format::Text) { &format!("{file}\n") } else { "" };
+                    print(&format!("{title}{text}"));
+                }
+                Err(problem) => {
+                    refused = true;
+                    refuse(&problem);
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod cost;
 mod draw;
 mod library;
 mod models;
@@ -65,6 +66,11 @@ enum Command {
         /// How problems are shown: for people, or one JSON object a line for editors
         #[arg(long, value_enum, default_value = "text")]
         format: check::Format,
+        /// Say what a run costs at most, as formulas and under the limits
+        #[arg(long)]
+        cost: bool,
+        #[command(flatten)]
+        inputs: InputArgs,
     },
     /// Draw a workflow
     Graph {
@@ -152,15 +158,22 @@ enum Command {
     },
 }
 
-/// Options of `ask` and `run`.
+/// Inputs of a workflow.
 #[derive(Args, Debug)]
-struct RunArgs {
+struct InputArgs {
     /// An input: texts as they are, other types as JSON
     #[arg(long, value_name = "NAME=VALUE")]
     input: Vec<String>,
     /// Inputs from a JSON or YAML file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     input_file: Option<PathBuf>,
+}
+
+/// Options of `ask` and `run`.
+#[derive(Args, Debug)]
+struct RunArgs {
+    #[command(flatten)]
+    inputs: InputArgs,
     /// The default model: an alias of flowrun.yaml, `openai:NAME` or `scripted:FILE`
     #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
     model: Option<String>,
@@ -239,11 +252,18 @@ fn usage_error(error: clap::Error) -> ! {
 async fn dispatch(command: Command) -> ExitCode {
     match command {
         Command::Ask { question, mut options } => {
-            options.input.insert(0, format!("question={question}"));
+            options.inputs.input.insert(0, format!("question={question}"));
             run::run("@question-graph", options).await
         }
         Command::Run { workflow, options } => run::run(&workflow, options).await,
-        Command::Check { files, format } => check::check(&files, format),
+        Command::Check { files, format, cost, inputs } => {
+            if !cost && (!inputs.input.is_empty() || inputs.input_file.is_some()) {
+                return refuse(
+                    "inputs change nothing about a check\nhelp: `--cost` says what a run with them costs at most",
+                );
+            }
+            check::check(&files, format, cost.then_some(&inputs))
+        }
         Command::Graph { workflow, format } => draw::draw(&workflow, format),
         Command::Trace { run, step, format, prompts, place } => {
             trace::trace(&run, step.as_deref(), format, prompts, &place)

@@ -348,7 +348,7 @@ fn drawn(path: &str, graph: &Graph, plan: Option<&Value>) -> String {
     let steps = plan.and_then(|plan| plan["steps"].as_array()).into_iter().flatten();
     let asks = steps.filter(|step| step["id"] != "answer").map(|step| {
         let text = |key: &str| clean(step[key].as_str().unwrap_or_default());
-        format!("    {}: {}\n", text("id"), text("ask"))
+        format!("    {}: {}{}\n", text("id"), text("ask"), again(&step["repeat"]))
     });
     let boxes = render::graph(graph, width().saturating_sub(4));
     let boxes: String = boxes.lines().map(|line| format!("    {line}\n")).collect();
@@ -360,6 +360,16 @@ fn drawn(path: &str, graph: &Graph, plan: Option<&Value>) -> String {
     )
     .trim_end()
     .to_owned()
+}
+
+/// What a step of a plan does again, behind what it asks first.
+fn again(repeat: &Value) -> String {
+    let Some(max) = repeat["max"].as_u64() else { return String::new() };
+    let ids = repeat["steps"].as_array().into_iter().flatten().filter_map(|step| step["id"].as_str());
+    let block: Vec<&str> = ids.collect();
+    let again = repeat["again"].as_str().map_or_else(|| block.join(", "), |text| format!("; again: {text}"));
+    let until = repeat["until"].as_str().map(|text| format!("; until: {text}")).unwrap_or_default();
+    clean(&format!("{again}{until}; at most {}", counted(max, "time")))
 }
 
 fn excerpt(value: &Value) -> String {

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
-use super::{RunArgs, check, print, refuse, say};
+use super::{InputArgs, RunArgs, check, print, refuse, say};
 use crate::{Flowrun, configuration};
 
 /// How long the terminal may take to be left in order when a run is stopped at once.
@@ -34,7 +34,7 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Ok(workflow) => workflow,
         Err(code) => return code,
     };
-    let inputs = match inputs(&workflow, &args) {
+    let inputs = match inputs(&workflow, &args.inputs) {
         Ok(inputs) => inputs,
         Err(problem) => return refuse(&problem),
     };
@@ -95,7 +95,7 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
 }
 
 /// Inputs from the file and the flags; flags win.
-fn inputs(workflow: &Workflow, args: &RunArgs) -> Result<Map<String, Value>, String> {
+pub(super) fn inputs(workflow: &Workflow, args: &InputArgs) -> Result<Map<String, Value>, String> {
     let mut inputs = Map::new();
     if let Some(path) = &args.input_file {
         let shown = path.display();
@@ -147,7 +147,7 @@ fn input_value(schema: &Schema, text: &str) -> Result<Value, String> {
 }
 
 /// How the inputs of a workflow are written, to be pasted.
-fn usage(workflow: &Workflow) -> String {
+pub(super) fn usage(workflow: &Workflow) -> String {
     let mut inputs = workflow.graph.inputs.iter().flatten().peekable();
     if inputs.peek().is_none() {
         return format!("`{}` takes no inputs", workflow.name);

@@ -121,7 +121,7 @@ impl Runs {
             running_us: running_us(&folder),
             damage: None,
         };
-        for line in fs::read_to_string(folder.join("events.jsonl"))?.lines() {
+        for line in read_cut(&folder.join("events.jsonl"))?.lines() {
             match Logged::parse(line) {
                 Ok(event) => log.events.push(event),
                 Err(problem) => {
@@ -134,7 +134,7 @@ impl Runs {
             log.running_us = None;
         }
         if with_values {
-            for line in fs::read_to_string(folder.join("values.jsonl"))?.lines() {
+            for line in read_cut(&folder.join("values.jsonl"))?.lines() {
                 let Ok(mut entry) = serde_json::from_str::<Value>(line) else { continue };
                 if let Some(hash) = entry["hash"].as_str().map(str::to_owned) {
                     log.values.insert(hash, entry["value"].take());
@@ -143,6 +143,11 @@ impl Runs {
         }
         Ok(log)
     }
+}
+
+/// The text of a file that may end anywhere, inside of a character too.
+fn read_cut(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 /// How long the run of a folder has been going on; `None` if nobody writes it any more.
@@ -158,7 +163,7 @@ impl RunLog {
         let ended = self.events.iter().rev().find(|event| event.kind == "run_ended");
         let unended = if self.running_us.is_some() { "running" } else { "interrupted" };
         let status = ended.and_then(|event| event.text("status")).unwrap_or(unended);
-        let usage = ended.and_then(|event| serde_json::from_value(event.line["usage"].clone()).ok());
+        let usage = ended.map(Logged::usage);
         let first = |event: &&Logged| event.kind == "started" && event.line["attempt"] == 1;
         RunSummary {
             id: self.id.clone(),
@@ -174,7 +179,7 @@ impl RunLog {
     fn usage_so_far(&self) -> Usage {
         let mut total = Usage::default();
         for event in self.events.iter().filter(|event| event.kind == "settled") {
-            total += serde_json::from_value(event.line["usage"].clone()).unwrap_or_default();
+            total += event.usage();
         }
         total
     }

@@ -227,7 +227,7 @@ impl TraceStep {
             "frame_opened" => self.started_us = self.started_us.or(Some(now)),
             "settled" => {
                 self.end_attempt(now);
-                self.usage += serde_json::from_value(event.line["usage"].clone()).unwrap_or_default();
+                self.usage += event.usage();
                 if let Some(attempt) = self.attempts.last_mut() {
                     attempt.provenance = event.text("provenance").map(str::to_owned);
                 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! formula = "if" cmp "then" sum "else" sum | cmp
-//! cmp     = sum [(">" | "<" | "=") sum]
+//! cmp     = sum [(">" | "<" | "=" | ">=" | "<=") sum]
 //! sum     = term {("+" | "-") term}
 //! term    = unary {("*" | "/") unary}
 //! unary   = ["-"] power
@@ -30,7 +30,7 @@ pub(super) enum Node {
     /// A first operand and further ones, from left to right.
     Binary(Box<Node>, Vec<(Operator, Node)>),
     Power(Box<Node>, Box<Node>),
-    Compare(Box<Node>, char, Box<Node>),
+    Compare(Box<Node>, Comparison, Box<Node>),
     If(Box<Node>, Box<Node>, Box<Node>),
     Call(String, Vec<Node>),
 }
@@ -41,6 +41,15 @@ pub(super) enum Operator {
     Subtract,
     Multiply,
     Divide,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Comparison {
+    More,
+    Less,
+    Equal,
+    MoreOrEqual,
+    LessOrEqual,
 }
 
 type Names = Vec<(String, Range<usize>)>;
@@ -75,7 +84,8 @@ impl Parser<'_> {
             message: message.into(),
             range: Some(self.at..self.text.len()),
             help: vec![
-                "a formula has numbers, `{id}`, + - * / ^ ( ), sum max min avg count, > < =, if-then-else".to_owned(),
+                "a formula has numbers, `{id}`, + - * / ^ ( ), sum max min avg count, > < = >= <=, if-then-else"
+                    .to_owned(),
             ],
         }
     }
@@ -124,13 +134,20 @@ impl Parser<'_> {
 
     fn comparison(&mut self) -> Result<Node, ExprError> {
         let left = self.sum()?;
-        match self.peek() {
-            Some(operator @ ('>' | '<' | '=')) => {
-                self.at += 1;
-                Ok(Node::Compare(left.into(), operator, self.sum()?.into()))
-            }
-            _ => Ok(left),
-        }
+        self.space();
+        let comparisons = [
+            (">=", Comparison::MoreOrEqual),
+            ("<=", Comparison::LessOrEqual),
+            (">", Comparison::More),
+            ("<", Comparison::Less),
+            ("=", Comparison::Equal),
+        ];
+        let rest = &self.text[self.at..];
+        let Some((sign, comparison)) = comparisons.into_iter().find(|(sign, _)| rest.starts_with(sign)) else {
+            return Ok(left);
+        };
+        self.at += sign.len();
+        Ok(Node::Compare(left.into(), comparison, self.sum()?.into()))
     }
 
     fn chain(

@@ -89,7 +89,10 @@ impl Checker<'_> {
                 }
                 Meaning::Node(0, _) if own.is_some_and(|(own, _)| own == name) && used.known.own => {}
                 Meaning::Node(0, node) if own.is_some_and(|(own, _)| own == name) => {
-                    let help = node.loops().then(|| format!("write `last.{name}` for its value of the pass before"));
+                    let help = match used.known.this {
+                        true => Some("write `this` for the value at hand".to_owned()),
+                        false => node.loops().then(|| format!("write `last.{name}` for its value of the pass before")),
+                    };
                     let problem = self.name_problem(used, format!("`{name}` needs itself"));
                     problem.code = codes::CYCLE;
                     problem.help.extend(help);

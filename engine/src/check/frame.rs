@@ -13,6 +13,7 @@ use super::scope::Names;
 use super::{Checker, part_hash};
 use crate::definition::{self, ErrorPolicyDef, KindSpec, KindWork, NodeDef};
 use crate::diagnostic::codes;
+use crate::dialect::Dialect;
 use crate::expr::Tree;
 use crate::failure::ErrorClass;
 use crate::graph::{
@@ -233,6 +234,10 @@ impl Checker<'_> {
         if spec.has_plans() {
             let nodes_max = node.limits.and_then(|limits| limits.nodes).unwrap_or(self.limits.nodes);
             let mut rules = ExpansionRules::new(nodes_max);
+            let dialect = node.fields.get("dialect").and_then(|word| word.as_str());
+            rules.dialect = dialect.and_then(Dialect::named).unwrap_or_default();
+            rules.iterations_max =
+                node.limits.and_then(|limits| limits.iterations).unwrap_or(ExpansionRules::ITERATIONS_MAX);
             if let Some(allow) = &node.allow {
                 rules.kinds = allow.kinds.clone().unwrap_or(rules.kinds);
                 rules.models = allow.models.clone().unwrap_or_default();

@@ -134,7 +134,7 @@ pub fn builtin_kinds() -> Vec<KindSpec> {
         kind("expand", KindWork::Expand, "graph")
             .required("graph", FieldFormat::Expression, "the plan, the value of a `plan` node")
             .field("with", FieldFormat::Expression, "names that the plan's texts may mention")
-            .field("dialect", FieldFormat::Text, "`graph`"),
+            .field("dialect", FieldFormat::Text, "`graph`, or `flowchart`: with loops"),
         kind_of_human(),
     ]
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Checker, NoLibrary};
 use crate::definition::{KindSpec, NodeDef, Word};
 use crate::diagnostic::{Diagnostic, codes};
-use crate::dialect::{ANSWER, Plan};
+use crate::dialect::{ANSWER, Dialect, Plan};
 use crate::graph::{ExpansionRules, Graph};
 use crate::source::Part;
 
@@ -30,6 +30,18 @@ impl PlanChecker {
         words.filter(|word| rules.tools.contains(&word.name)).collect()
     }
 
+    /// Why the rules forbid a node, if they do.
+    fn not_allowed(&self, node: &NodeDef, rules: &ExpansionRules, at: &str) -> Option<Diagnostic> {
+        let names = self.kinds.get(&node.kind).and_then(|spec| node.fields.get(&spec.names()?.name));
+        let (key, what, word, allowed, list) = match names.and_then(Value::as_str) {
+            Some(name) => ("tool", "tool", name, &rules.tools, "tools"),
+            None => ("type", "kind", node.kind.as_str(), &rules.kinds, "kinds"),
+        };
+        let message = format!("the {what} `{word}` is not allowed here; `allow: {{{list}: …}}` names those that are");
+        let is_allowed = allowed.iter().any(|allowed| allowed == word);
+        (!is_allowed).then(|| Diagnostic::error(codes::BAD_PLAN, format!("{at}.{key}"), message))
+    }
+
     /// Parses, lowers and checks the value of a `plan` node; nothing is repaired. `keys` are the names beside `question` that
     /// its texts may mention.
     ///
@@ -37,24 +49,16 @@ impl PlanChecker {
     /// Everything that is wrong with it.
     pub fn check(&self, plan: &Value, keys: &[String], rules: &ExpansionRules) -> Result<Arc<Graph>, Vec<Diagnostic>> {
         let plan = Plan::from_value(plan)?;
-        let own = plan.steps.iter().filter(|step| step.id != ANSWER).count();
+        let own = plan.size();
         if own > rules.nodes_max as usize {
             let message = format!("{own} steps are more than `limits.nodes` allows ({})", rules.nodes_max);
             return Err(vec![Diagnostic::error(codes::LIMIT, "steps", message)]);
         }
-        let definition = plan.lower(keys)?;
-        let mut problems = Vec::new();
-        for (index, node) in definition.nodes.values().enumerate() {
-            let names = self.kinds.get(&node.kind).and_then(|spec| node.fields.get(&spec.names()?.name));
-            let (key, word, allowed, list) = match names.and_then(Value::as_str) {
-                Some(name) => ("tool", name, &rules.tools, "tools"),
-                None => ("kind", node.kind.as_str(), &rules.kinds, "kinds"),
-            };
-            if allowed.iter().all(|allowed| allowed != word) {
-                let message =
-                    format!("the {key} `{word}` is not allowed here; `allow: {{{list}: …}}` names those that are");
-                let key = if key == "kind" { "type" } else { key };
-                problems.push(Diagnostic::error(codes::BAD_PLAN, format!("steps[{index}].{key}"), message));
+        let mut problems = loops_allowed(&plan, rules);
+        let definition = plan.lower(keys).map_err(|more| [std::mem::take(&mut problems), more].concat())?;
+        for (index, step) in plan.steps.iter().enumerate() {
+            for node in drawn(&definition.nodes[&step.id]) {
+                problems.extend(self.not_allowed(node, rules, &format!("steps[{index}]")));
             }
         }
         let mut checker = Checker::new(None, &self.kinds, &NoLibrary);
@@ -73,6 +77,40 @@ impl PlanChecker {
             _ => Err(problems),
         }
     }
+}
+
+/// A loop is of the dialect `flowchart`, and bounded.
+fn loops_allowed(plan: &Plan, rules: &ExpansionRules) -> Vec<Diagnostic> {
+    let mut problems = Vec::new();
+    let loops = plan.steps.iter().enumerate().filter_map(|(index, step)| Some((index, step.repeat.as_ref()?)));
+    for (index, repeat) in loops {
+        if rules.dialect != Dialect::Flowchart {
+            let problem =
+                Diagnostic::error(codes::BAD_PLAN, format!("steps[{index}].repeat"), "this plan may not loop");
+            problems.push(problem.help("`dialect: flowchart` on `plan` and beside `graph` allows loops"));
+            continue;
+        }
+        let at = format!("steps[{index}].repeat.max");
+        match repeat.max {
+            Some(1..) if repeat.max <= Some(rules.iterations_max) => {}
+            Some(max) if max > 0 => {
+                let message =
+                    format!("{max} passes are more than `limits.iterations` allows here ({})", rules.iterations_max);
+                problems.push(Diagnostic::error(codes::LIMIT, at, message));
+            }
+            _ => {
+                let problem = Diagnostic::error(codes::BAD_PLAN, at, "`repeat` needs `max`, a number from 1");
+                problems.push(problem.help("no loop without a bound"));
+            }
+        }
+    }
+    problems
+}
+
+/// What a step was drawn to do: of a loop its parts, what only hands values on apart.
+fn drawn(node: &NodeDef) -> impl Iterator<Item = &NodeDef> {
+    let parts: Vec<&NodeDef> = if node.nodes.is_empty() { vec![node] } else { node.nodes.values().collect() };
+    parts.into_iter().filter(|node| node.kind != "set")
 }
 
 impl Checker<'_> {
@@ -104,13 +142,27 @@ fn plan_path(plan: &Plan, path: &str) -> String {
     let Some((id, rest)) = path.strip_prefix("nodes.").map(|path| path.split_once('.').unwrap_or((path, ""))) else {
         return path.to_owned();
     };
-    let index = plan.steps.iter().position(|step| step.id == id).unwrap_or_default();
+    let Some(index) = plan.steps.iter().position(|step| step.id == id) else { return path.to_owned() };
+    let mut at = format!("steps[{index}]");
+    let mut rest = rest;
+    if let Some((inner, more)) = rest.strip_prefix("nodes.").map(|path| path.split_once('.').unwrap_or((path, ""))) {
+        let block = plan.steps[index].repeat.as_ref().map_or(&[][..], |repeat| &repeat.steps);
+        let part = inner.strip_prefix(id).unwrap_or_default().trim_end_matches('_');
+        match (block.iter().position(|step| step.id == inner), part) {
+            (Some(inner), _) => at = format!("{at}.repeat.steps[{inner}]"),
+            (None, "_done") => return format!("{at}.repeat.until"),
+            (None, "_next") => return format!("{at}.repeat.again"),
+            (None, "_first") => {}
+            (None, _) => return format!("{at}.repeat"),
+        }
+        rest = more;
+    }
     let key = match rest.split('.').next().unwrap_or_default() {
-        "" => return format!("steps[{index}]"),
+        "" => return at,
         "calc" => "ask",
         "for_each" => "each",
         "when" => "if",
         other => other,
     };
-    format!("steps[{index}].{key}")
+    format!("{at}.{key}")
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::dialect::Dialect;
 use crate::graph::{DependencyMode, Work};
 
 fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
@@ -131,6 +132,34 @@ fn plans_are_held_to_the_rules() {
         plans.check(&plan(serde_json::json!([text("a", "x")])), &[], &only_calc).unwrap_err()[0].code,
         codes::BAD_PLAN
     );
+}
+
+#[test]
+fn loops_are_bounded_and_of_the_flowchart() {
+    let plans = PlanChecker::new(Arc::new(kinds()));
+    let rules = crate::graph::ExpansionRules::new(3);
+    let rules = crate::graph::ExpansionRules { dialect: Dialect::Flowchart, iterations_max: 20, ..rules };
+    let plan = |kind: &str, max: u64| {
+        let repeat = serde_json::json!({"again": "{n} * 2", "until": "{n} > 100", "max": max});
+        serde_json::json!({"question": "q", "steps": [{"id": "n", "ask": "1", "type": kind, "repeat": repeat}]})
+    };
+    let refused = |plan: &serde_json::Value, rules: &crate::graph::ExpansionRules| {
+        let problems = plans.check(plan, &[], rules).unwrap_err();
+        problems.iter().map(|problem| (problem.code, problem.path.clone())).collect::<Vec<_>>()
+    };
+    plans.check(&plan("calc", 20), &[], &rules).unwrap();
+    let max = || "steps[0].repeat.max".to_owned();
+    assert_eq!(refused(&plan("calc", 21), &rules), [(codes::LIMIT, max())]);
+    assert_eq!(refused(&plan("calc", 0), &rules), [(codes::BAD_PLAN, max())]);
+    let graph = crate::graph::ExpansionRules::new(3);
+    assert_eq!(refused(&plan("calc", 20), &graph), [(codes::BAD_PLAN, "steps[0].repeat".to_owned())]);
+    let only_calc = crate::graph::ExpansionRules { kinds: vec!["calc".into()], ..rules.clone() };
+    plans.check(&plan("calc", 20), &[], &only_calc).unwrap();
+    assert_eq!(refused(&plan("text", 20), &only_calc)[0], (codes::BAD_PLAN, "steps[0].type".to_owned()));
+    let step = |n: u32| serde_json::json!({"id": format!("s{n}"), "ask": "x", "type": "text"});
+    let block = serde_json::json!({"max": 3, "steps": [step(1), step(2), step(3)]});
+    let block = serde_json::json!({"question": "q", "steps": [{"id": "b", "repeat": block}]});
+    assert_eq!(refused(&block, &rules), [(codes::LIMIT, "steps".to_owned())]);
 }
 
 /// Every problem as `path: message | help`, the errors and the warnings.

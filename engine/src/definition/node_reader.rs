@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use super::keys::{ALLOW, RETRY, is_attribute, later};
 use super::reader::Reader;
-use super::{AllowDef, Need, NodeDef, RetryDef};
+use super::{AllowDef, LimitsDef, Need, NodeDef, RetryDef};
 use crate::diagnostic::{codes, did_you_mean};
+use crate::dialect::Dialect;
 use crate::schema::Schema;
 use crate::source::Part;
 
@@ -123,8 +124,8 @@ impl Reader<'_> {
 
     fn attribute(&mut self, key: &str, value: Value, node: &mut NodeDef, depth: usize) {
         if self.takes(&node.kind, key) && !is_attribute(key) {
-            if key == "dialect" && value != "graph" {
-                return self.not_yet(&format!("the dialect `{}`", value.as_str().unwrap_or("?")));
+            if key == "dialect" {
+                self.dialect(&value);
             }
             node.fields.insert(key.to_owned(), value);
             return;
@@ -179,7 +180,7 @@ impl Reader<'_> {
             }
             "output" => node.output = Some(value),
             "nodes" => node.nodes = self.nodes(value, depth + 1),
-            "limits" => node.limits = Some(self.limits(value)),
+            "limits" => node.limits = Some(self.limits(value)).filter(|limits| *limits != LimitsDef::default()),
             "allow" => node.allow = Some(self.allow(value)),
             key => match later(key) {
                 Some(what) => self.not_yet(what),
@@ -188,6 +189,19 @@ impl Reader<'_> {
                     node.fields.insert(key.to_owned(), value);
                 }
             },
+        }
+    }
+
+    /// The word of a dialect. The full language, drawn by a model, is not run yet.
+    fn dialect(&mut self, value: &Value) {
+        let word = value.as_str().unwrap_or_default();
+        if word == "full" {
+            self.not_yet("the dialect `full`");
+        } else if Dialect::named(word).is_none() {
+            let words = Dialect::WORDS.map(|(word, _)| word);
+            let near = did_you_mean(word, words);
+            let problem = self.wrong(&words.map(|word| format!("`{word}`")).join(" or "), value);
+            problem.help.extend(near.map(|near| format!("did you mean `{near}`?")));
         }
     }
 

@@ -342,7 +342,7 @@ impl Reader<'_> {
         let text = value.as_str().unwrap_or_default();
         let parsed = UNITS.iter().find_map(|(unit, factor)| {
             let number: f64 = text.strip_suffix(unit)?.trim().parse().ok()?;
-            (number > 0.0 && number * factor < 1e13).then_some((number * factor) as u64)
+            (number * factor >= 1.0 && number * factor < 1e13).then_some((number * factor) as u64)
         });
         if parsed.is_none() {
             let problem = self.wrong("a duration such as `500ms`, `30s`, `3m`, `2h`", value);

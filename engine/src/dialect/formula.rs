@@ -6,7 +6,7 @@ use regex::Regex;
 
 use crate::calc::Formula;
 
-static PERCENT: LazyLock<Regex> = LazyLock::new(|| regex(r"(\d+(?:\.\d+)?|\{\w+\})\s*(?:%|percent\b)"));
+static PERCENT: LazyLock<Regex> = LazyLock::new(|| regex(r"([0-9]+(?:\.[0-9]+)?|\{\w+\})\s*(?:%|percent\b)"));
 static INLINE_IF: LazyLock<Regex> = LazyLock::new(|| regex(r"(?i)^(.+?)\s+if\s+(.+?)\s+(?:else|otherwise)\s+(.+)$"));
 static TERNARY: LazyLock<Regex> = LazyLock::new(|| regex(r"^(.+?)\?(.+?):(.+)$"));
 static IF_COMMA: LazyLock<Regex> =
@@ -14,7 +14,9 @@ static IF_COMMA: LazyLock<Regex> =
 static ASSIGNED: LazyLock<Regex> = LazyLock::new(|| regex(r"^([A-Za-z_]\w*)\s*=\s*([^=].*)$"));
 static WORD: LazyLock<Regex> = LazyLock::new(|| regex(r"\{[a-z]\w*\}|[\p{L}_][\p{L}\w_]*"));
 static LITERAL: LazyLock<Regex> = LazyLock::new(|| {
-    regex(r"^[^\w{}-]*(-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?)\s*(%?)\s*(?:[\p{L}/€$£°²³]+\s*){0,4}\.?$")
+    regex(
+        r"^[^\w{}-]*(-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|-?[0-9]+(?:\.[0-9]+)?)\s*(%?)\s*(?:[\p{L}/€$£°²³]+\s*){0,4}\.?$",
+    )
 });
 
 fn regex(pattern: &str) -> Regex {
@@ -76,5 +78,6 @@ pub(super) fn read(text: &str, ids: &[&str]) -> Option<String> {
 pub(super) fn literal(text: &str) -> Option<String> {
     let parts = LITERAL.captures(text.trim())?;
     let digits = parts[1].replace(',', "");
-    Some(if &parts[2] == "%" { format!("{digits}/100") } else { digits })
+    let formula = if &parts[2] == "%" { format!("{digits}/100") } else { digits };
+    Some(formula).filter(|formula| Formula::parse(formula).is_ok())
 }

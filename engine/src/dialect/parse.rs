@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Plan, PlanStep, StepType, tools};
+use super::{Plan, PlanStep, Repeat, StepType, tools};
 use crate::diagnostic::{Diagnostic, codes, did_you_mean};
 
 /// Most steps that are looked at, whatever the limits say.
@@ -10,7 +10,8 @@ const STEPS_MAX: usize = 1_000;
 /// Longest `ask` in bytes.
 const ASK_BYTES_MAX: usize = 20_000;
 
-const KEYS: [&str; 9] = ["id", "ask", "type", "each", "if", "unless", "needs", "tool", "with"];
+const KEYS: [&str; 10] = ["id", "ask", "type", "each", "if", "unless", "repeat", "needs", "tool", "with"];
+const REPEAT_KEYS: [&str; 4] = ["again", "until", "max", "steps"];
 
 /// Reads what a model returned: an object with `steps`, or the bare list.
 ///
@@ -36,8 +37,7 @@ pub fn parse_reply(value: &Value) -> Result<Vec<PlanStep>, Vec<Diagnostic>> {
     if steps.len() > STEPS_MAX {
         return Err(vec![bad("steps", format!("{} steps; {STEPS_MAX} is the most that is read", steps.len()))]);
     }
-    let parsed: Vec<PlanStep> =
-        steps.iter().enumerate().filter_map(|(i, step)| parse_step(i, step, &mut problems)).collect();
+    let parsed = parse_steps("steps", steps, &mut problems);
     if problems.is_empty() { Ok(parsed) } else { Err(problems) }
 }
 
@@ -72,32 +72,46 @@ pub(super) fn excerpt(text: &str) -> String {
     if short.len() < text.len() { format!("{short}…") } else { short }
 }
 
-fn parse_step(index: usize, value: &Value, problems: &mut Vec<Diagnostic>) -> Option<PlanStep> {
-    let at = |key: &str| format!("steps[{index}].{key}");
+fn parse_steps(at: &str, steps: &[Value], problems: &mut Vec<Diagnostic>) -> Vec<PlanStep> {
+    let parsed = steps.iter().enumerate();
+    parsed.filter_map(|(index, step)| parse_step(&format!("{at}[{index}]"), step, problems)).collect()
+}
+
+fn parse_step(path: &str, value: &Value, problems: &mut Vec<Diagnostic>) -> Option<PlanStep> {
+    let at = |key: &str| format!("{path}.{key}");
     let Value::Object(map) = value else {
-        problems.push(bad(format!("steps[{index}]"), "a step is an object with `id`, `ask` and `type`"));
+        problems.push(bad(path, "a step is an object with `id`, `ask` and `type`"));
         return None;
     };
-    for key in map.keys().filter(|key| !KEYS.contains(&key.as_str())) {
-        let problem = bad(at(&excerpt(key)), format!("the key `{}` means nothing in a step", excerpt(key)));
-        problems.push(match did_you_mean(key, KEYS) {
-            Some(near) => problem.help(format!("did you mean `{near}`?")),
-            None => problem.help(format!("a step has {}", KEYS.join(", "))),
-        });
-    }
+    unknown_keys(map, &KEYS, "a step", &at, problems);
     let found = problems.len();
     let id = text(map, "id", &at, problems).unwrap_or_default();
     if !is_id(&id) && problems.len() == found {
         let problem = bad(at("id"), format!("`{}` is no id", excerpt(&id)));
         problems.push(problem.help("an id is a letter a-z and then letters, digits or `_`, 24 at most"));
     }
+    let repeat = match map.get("repeat") {
+        None | Some(Value::Null) => None,
+        Some(value) => parse_repeat(path, value, problems).map(Box::new),
+    };
+    let is_block = repeat.as_ref().is_some_and(|repeat| !repeat.steps.is_empty());
     let call = tools::read(map, &at, problems);
-    let ask = if call.is_none() { text(map, "ask", &at, problems) } else { None };
+    if call.is_some() && repeat.is_some() {
+        let problem = bad(at("repeat"), "a step that calls a tool does not repeat");
+        problems.push(problem.help("put it into a block: `repeat: {steps: […], until: ID, max: N}`"));
+    }
+    let ask = match (&call, is_block && !map.contains_key("ask")) {
+        (Some(_), _) => None,
+        (None, true) => Some(String::new()),
+        (None, false) => text(map, "ask", &at, problems),
+    };
     if let Some(ask) = &ask
-        && (ask.trim().is_empty() || ask.len() > ASK_BYTES_MAX)
+        && (ask.trim().is_empty() != is_block || ask.len() > ASK_BYTES_MAX)
     {
-        problems
-            .push(bad(at("ask"), format!("a question of {} bytes; from 1 to {ASK_BYTES_MAX} is allowed", ask.len())));
+        problems.push(match is_block {
+            true => bad(at("ask"), "a block of steps asks nothing itself"),
+            false => bad(at("ask"), format!("a question of {} bytes; from 1 to {ASK_BYTES_MAX} is allowed", ask.len())),
+        });
     }
     let ask = ask.unwrap_or_default();
     let kind = match map.get("type") {
@@ -126,7 +140,68 @@ fn parse_step(index: usize, value: &Value, problems: &mut Vec<Diagnostic>) -> Op
         }
     };
     let (tool, with) = call.map_or((None, Map::new()), |(tool, with)| (Some(tool), with));
-    Some(PlanStep { id, ask, kind: kind.unwrap_or_default(), each, only_if, unless, needs, tool, with })
+    Some(PlanStep { id, ask, kind: kind.unwrap_or_default(), each, only_if, unless, repeat, needs, tool, with })
+}
+
+fn unknown_keys<const N: usize>(
+    map: &Map<String, Value>,
+    known: &[&'static str; N],
+    what: &str,
+    at: &impl Fn(&str) -> String,
+    problems: &mut Vec<Diagnostic>,
+) {
+    for key in map.keys().filter(|key| !known.contains(&key.as_str())) {
+        let problem = bad(at(&excerpt(key)), format!("the key `{}` means nothing in {what}", excerpt(key)));
+        problems.push(match did_you_mean(key, *known) {
+            Some(near) => problem.help(format!("did you mean `{near}`?")),
+            None => problem.help(format!("{what} has {}", known.join(", "))),
+        });
+    }
+}
+
+/// `repeat: {again, until, max}`, or `{steps, until, max}`.
+fn parse_repeat(path: &str, value: &Value, problems: &mut Vec<Diagnostic>) -> Option<Repeat> {
+    let at = |key: &str| format!("{path}.repeat.{key}");
+    let Value::Object(map) = value else {
+        problems.push(bad(format!("{path}.repeat"), "`repeat` is an object with `again`, `until` and `max`"));
+        return None;
+    };
+    unknown_keys(map, &REPEAT_KEYS, "`repeat`", &at, problems);
+    let steps = match map.get("steps") {
+        None => Vec::new(),
+        Some(Value::Array(steps)) if steps.len() <= STEPS_MAX => parse_steps(&at("steps"), steps, problems),
+        Some(_) => {
+            problems.push(bad(at("steps"), format!("`steps` is a list of at most {STEPS_MAX} steps")));
+            Vec::new()
+        }
+    };
+    if let Some(nested) = steps.iter().position(|step| step.repeat.is_some()) {
+        problems.push(bad(at(&format!("steps[{nested}].repeat")), "loops in a block of steps do not nest"));
+    }
+    if map.contains_key("steps") == map.contains_key("again") {
+        problems.push(bad(format!("{path}.repeat"), "`repeat` has `again`, or else the `steps` of a block"));
+    }
+    let mut said = |key: &str| match map.get(key) {
+        None | Some(Value::Null) => None,
+        Some(_) => text(map, key, &at, problems).filter(|text| !text.trim().is_empty()),
+    };
+    let (again, until) = (said("again").unwrap_or_default(), said("until"));
+    for (key, text) in [("again", Some(&again)), ("until", until.as_ref())] {
+        if text.is_some_and(|text| text.len() > ASK_BYTES_MAX) {
+            problems.push(bad(at(key), format!("a text of more than {ASK_BYTES_MAX} bytes")));
+        }
+    }
+    let max = match map.get("max") {
+        None | Some(Value::Null) => None,
+        Some(max) => {
+            let count = max.as_u64().map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+            if count.is_none() {
+                problems.push(bad(at("max"), format!("`max` is a whole number, not `{}`", excerpt(&max.to_string()))));
+            }
+            count
+        }
+    };
+    Some(Repeat { again, until, max, steps })
 }
 
 fn text(
@@ -137,7 +212,7 @@ fn text(
 ) -> Option<String> {
     match map.get(key) {
         Some(Value::String(text)) => Some(text.clone()),
-        Some(number @ Value::Number(_)) if key == "ask" => Some(number.to_string()),
+        Some(number @ Value::Number(_)) if ["ask", "again"].contains(&key) => Some(number.to_string()),
         Some(other) => {
             problems.push(bad(at(key), format!("`{key}` is a text, not `{}`", excerpt(&other.to_string()))));
             None

@@ -5,8 +5,21 @@
 
 use serde_json::{Value, json};
 
+use super::Dialect;
+
 /// The rules, for the system message.
-pub fn planning_rules() -> &'static str {
+pub fn planning_rules(dialect: Dialect, iterations_max: u32) -> String {
+    let [before, after] = RULES;
+    match dialect {
+        Dialect::Graph => format!("{before}{after}"),
+        Dialect::Flowchart => {
+            let [repeat, end] = REPEAT_RULE;
+            format!("{before}{repeat}{iterations_max}{end}{after}")
+        }
+    }
+}
+
+const RULES: [&str; 2] = [
     "You turn a question into a plan: a JSON list of simpler sub-questions (\"steps\"). You do not answer anything yourself. \
 When all steps are answered, the question itself is asked again with all the answers, so do not repeat it as a step.\n\
 - \"ask\": one fact or one calculation, short. Copy the numbers and names it needs from the question. Whenever it needs the \
@@ -16,12 +29,39 @@ answer of an earlier step, write the id of that step in braces, like {director}.
 + - * / ^ ( ) and sum() max() min() avg() count(). With > < = its answer is yes or no. No words in it.\n\
 - \"each\": the id of an earlier \"list\" step; the step is asked once for every element, written {item}.\n\
 - \"if\" or \"unless\": only when the question itself has an \"if\": the id of an earlier \"yesno\" step or of a \"calc\" with \
-> < =; the step is asked only if that answer is yes (or no).\n\
-- Never ask the same twice. Steps that do not use each other run at the same time."
+> < =; the step is asked only if that answer is yes (or no).\n",
+    "- Never ask the same twice. Steps that do not use each other run at the same time.",
+];
+
+/// What the dialect `flowchart` adds, before and after the bound of loops.
+const REPEAT_RULE: [&str; 2] = [
+    "- \"repeat\": only when something is done again and again. \"ask\" is then the first value alone, \"again\" makes the next value \
+out of the current one, which is written as the id of this step in braces, like {lilies}. \"until\" says when it ends: something about \
+that value, with > < = for a \"calc\", or a count like \"4 times\". \"max\" is ",
+    ". How often it was done is known afterwards: do not count it in another step.\n",
+];
+
+/// Three questions and their plans: a chain, or in place of it a loop that repeats at most so many times; a list with branches; a
+/// word problem.
+pub fn worked_examples(dialect: Dialect, iterations_max: u32) -> [(&'static str, Value); 3] {
+    let [chain, branches, word_problem] = examples();
+    match dialect {
+        Dialect::Graph => [chain, branches, word_problem],
+        Dialect::Flowchart => [branches, word_problem, loop_example(iterations_max)],
+    }
 }
 
-/// Three questions and their plans: a chain, a list with branches, a word problem.
-pub fn worked_examples() -> [(&'static str, Value); 3] {
+fn loop_example(iterations_max: u32) -> (&'static str, Value) {
+    (
+        "A pond has 3 water lilies, and every week there are twice as many. After how many weeks are there more than 500?",
+        json!({"steps": [
+            {"id": "lilies", "ask": "3", "type": "calc",
+             "repeat": {"again": "{lilies} * 2", "until": "{lilies} > 500", "max": iterations_max}},
+        ]}),
+    )
+}
+
+fn examples() -> [(&'static str, Value); 3] {
     [
         (
             "In which country was the director of the film Alien born, and what is its capital?",

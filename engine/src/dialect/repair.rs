@@ -10,7 +10,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{ANSWER, PlanStep, StepType, formula};
+use super::repair_loop::{bad_again, bad_max, bad_until, under_each};
+use super::{ANSWER, PlanStep, StepType, formula, is_truth};
 use crate::calc::Formula;
 use crate::definition::RESERVED;
 use crate::diagnostic::did_you_mean;
@@ -31,14 +32,20 @@ impl fmt::Display for Repair {
     }
 }
 
-/// Repairs a plan. `keys` are the names beside `question` that its texts may mention.
-pub fn repair(mut steps: Vec<PlanStep>, question: &str, keys: &[String]) -> (Vec<PlanStep>, Vec<Repair>) {
+/// Repairs a plan. `keys` are the names beside `question` that its texts may mention, `iterations_max` bounds each loop. Of a block
+/// of steps only the bound is repaired.
+pub fn repair(
+    mut steps: Vec<PlanStep>,
+    question: &str,
+    keys: &[String],
+    iterations_max: u32,
+) -> (Vec<PlanStep>, Vec<Repair>) {
     type Rule = fn(&mut Vec<PlanStep>, &Context) -> Option<Repair>;
-    let rules: [Rule; 13] = [
-        repeated_question, taken_id, doubled_id, equal_asks, bad_guard, bad_each, missing_item, stray_item,
-        misspelt_slot, literal_number, bad_formula, stated_result, mentioned_word,
+    let rules: [Rule; 17] = [
+        repeated_question, taken_id, doubled_id, equal_asks, bad_guard, under_each, bad_each, missing_item, stray_item,
+        misspelt_slot, literal_number, bad_formula, bad_again, bad_until, bad_max, stated_result, mentioned_word,
     ];
-    let context = Context { question: normal(question), keys };
+    let context = Context { question: normal(question), keys, iterations_max };
     let mut repairs = Vec::new();
     let bound = 20 * steps.len() + 100;
     while repairs.len() < bound
@@ -49,12 +56,13 @@ pub fn repair(mut steps: Vec<PlanStep>, question: &str, keys: &[String]) -> (Vec
     (steps, repairs)
 }
 
-struct Context<'a> {
+pub(super) struct Context<'a> {
     question: String,
     keys: &'a [String],
+    pub(super) iterations_max: u32,
 }
 
-fn done(step: &str, what: impl Into<String>) -> Option<Repair> {
+pub(super) fn done(step: &str, what: impl Into<String>) -> Option<Repair> {
     Some(Repair { step: step.to_owned(), what: what.into() })
 }
 
@@ -82,23 +90,42 @@ fn rename_references(steps: &mut [PlanStep], from: &str, to: &str) {
                 *need = need.replace(from, to);
             }
         }
+        if let Some(repeat) = &mut step.repeat {
+            rename_references(&mut repeat.steps, from, to);
+        }
     }
 }
 
-fn replace_slot(step: &mut PlanStep, from: &str, to: &str) {
+/// Changes what its texts mention; `item` means something else in each step of a block.
+pub(super) fn replace_slot(step: &mut PlanStep, from: &str, to: &str) {
     let name = |name: &str| Ok(format!("{{{}}}", if name == from { to } else { name }));
     step.change_texts(|text| Slotted::parse(text).render(name).unwrap_or_else(|_| text.to_owned()));
+    if let Some(repeat) = step.repeat.as_mut().filter(|_| from != "item") {
+        repeat.steps.iter_mut().for_each(|inner| replace_slot(inner, from, to));
+    }
 }
 
 /// The engine asks the question itself when all steps are answered.
 fn repeated_question(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
-    let at = steps.iter().position(|step| step.tool.is_none() && normal(&step.ask) == context.question)?;
+    let repeats =
+        |step: &PlanStep| step.tool.is_none() && step.block().is_empty() && normal(&step.ask) == context.question;
+    let at = steps.iter().position(repeats)?;
     let dropped = steps.remove(at);
     for step in steps.iter_mut() {
         replace_slot(step, &dropped.id, "question");
         step.needs.retain(|need| need.trim_end_matches('?') != dropped.id);
     }
     done(&dropped.id, "it only repeats the question and was dropped")
+}
+
+/// Renames a step where it means itself: its loop does.
+fn rename_own(step: &mut PlanStep, from: &str, to: &str) {
+    if step.repeat.is_some() {
+        let first = step.ask.clone();
+        replace_slot(step, from, to);
+        step.ask = first;
+    }
+    to.clone_into(&mut step.id);
 }
 
 fn taken_id(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
@@ -112,7 +139,7 @@ fn taken_id(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
     if !is_key {
         rename_references(steps, &old, &new);
     }
-    steps[at].id.clone_from(&new);
+    rename_own(&mut steps[at], &old, &new);
     done(&old, format!("the id is taken; it is called `{new}` now"))
 }
 
@@ -120,14 +147,14 @@ fn doubled_id(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let at = (1..steps.len()).find(|at| steps[..*at].iter().any(|other| other.id == steps[*at].id))?;
     let old = steps[at].id.clone();
     let new = (2..).map(|n| format!("{old}_{n}")).find(|new| position(steps, new).is_none())?;
-    steps[at].id.clone_from(&new);
+    rename_own(&mut steps[at], &old, &new);
     done(&old, format!("the id is used twice; the second is called `{new}` now"))
 }
 
 fn equal_asks(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let same = |a: &PlanStep, b: &PlanStep| {
         let ask = a.tool.is_none() && b.tool.is_none() && normal(&a.ask) == normal(&b.ask);
-        ask && a.kind == b.kind && a.each == b.each && a.guard() == b.guard()
+        ask && a.kind == b.kind && a.each == b.each && a.guard() == b.guard() && a.repeat == b.repeat
     };
     let (at, first) = (1..steps.len())
         .find_map(|at| (0..at).find(|first| same(&steps[*first], &steps[at])).map(|first| (at, first)))?;
@@ -135,15 +162,6 @@ fn equal_asks(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let kept = steps[first].id.clone();
     rename_references(steps, &dropped.id, &kept);
     done(&dropped.id, format!("it asks the same as `{kept}` and was merged with it"))
-}
-
-/// Whether a step gives yes or no.
-fn is_truth(step: &PlanStep) -> bool {
-    match step.kind {
-        StepType::YesNo => step.each.is_none(),
-        StepType::Calc => Formula::parse(&step.ask).is_ok_and(|formula| formula.is_comparison()),
-        _ => false,
-    }
 }
 
 fn bad_guard(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
@@ -205,7 +223,11 @@ fn stray_item(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
 }
 
 fn mentions(step: &PlanStep, name: &str) -> bool {
-    step.texts().iter().any(|text| Slotted::parse(text).slots().iter().any(|(slot, _)| slot == name))
+    step.texts().iter().any(|text| has_slot(text, name))
+}
+
+pub(super) fn has_slot(text: &str, name: &str) -> bool {
+    Slotted::parse(text).slots().iter().any(|(slot, _)| slot == name)
 }
 
 fn misspelt_slot(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair> {
@@ -215,7 +237,7 @@ fn misspelt_slot(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair>
         for slot in &step.texts().into_iter().flat_map(slots).collect::<Vec<_>>() {
             let known =
                 ids.contains(slot) || context.keys.contains(slot) || ["question", "item"].contains(&slot.as_str());
-            let others = ids.iter().map(String::as_str).filter(|id| *id != step.id);
+            let others = ids.iter().map(String::as_str).filter(|id| *id != step.id || step.repeat.is_some());
             if !known && let Some(near) = did_you_mean(slot, others) {
                 let what = format!("`{{{slot}}}` names nothing; `{{{near}}}` was meant");
                 replace_slot(step, slot, near);
@@ -228,9 +250,11 @@ fn misspelt_slot(steps: &mut Vec<PlanStep>, context: &Context) -> Option<Repair>
 
 fn literal_number(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     let is_asked = |step: &&mut PlanStep| step.kind == StepType::Number && step.each.is_none();
-    let (step, number) =
-        steps.iter_mut().filter(is_asked).find_map(|step| formula::literal(&step.ask).map(|n| (step, n)))?;
-    step.kind = StepType::Calc;
+    let literal = |step: &PlanStep| formula::literal(&step.ask).filter(|n| step.repeat.is_none() || *n != step.ask);
+    let (step, number) = steps.iter_mut().filter(is_asked).find_map(|step| literal(step).map(|n| (step, n)))?;
+    if step.repeat.is_none() {
+        step.kind = StepType::Calc;
+    }
     step.ask.clone_from(&number);
     done(&step.id, format!("it asks nothing; it is the constant {number}"))
 }
@@ -270,7 +294,7 @@ fn stated_result(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
 fn mentioned_word(steps: &mut Vec<PlanStep>, _: &Context) -> Option<Repair> {
     for at in 1..steps.len() {
         let step = &steps[at];
-        if step.kind == StepType::Calc {
+        if step.kind == StepType::Calc || step.repeat.is_some() {
             continue;
         }
         let words: Vec<&str> = step.ask.split(|c: char| !c.is_alphanumeric() && !"_{}".contains(c)).collect();

@@ -56,6 +56,8 @@ impl PlanStep {
     /// Every text of the step in which `{id}` is replaced.
     pub(super) fn texts(&self) -> Vec<&str> {
         let mut texts = vec![self.ask.as_str()];
+        let looped = self.repeat.iter().flat_map(|repeat| [Some(&repeat.again), repeat.until.as_ref()]);
+        texts.extend(looped.flatten().map(String::as_str));
         let mut open: Vec<&Value> = self.with.values().rev().collect();
         while let Some(value) = open.pop() {
             match value {
@@ -71,6 +73,11 @@ impl PlanStep {
     /// Changes every text of the step in which `{id}` is replaced.
     pub(super) fn change_texts(&mut self, change: impl Fn(&str) -> String) {
         self.ask = change(&self.ask);
+        let looped = self.repeat.iter_mut().flat_map(|repeat| {
+            let repeat = &mut **repeat;
+            [Some(&mut repeat.again), repeat.until.as_mut()]
+        });
+        looped.flatten().for_each(|text| *text = change(text));
         let mut open: Vec<&mut Value> = self.with.values_mut().collect();
         while let Some(value) = open.pop() {
             match value {

@@ -8,11 +8,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{AttemptReport, Decision, Event, Outcome, Record, SkipReason};
+use super::{AttemptReport, Decision, Event, Outcome, Record, SkipReason, Usage};
 use crate::id::StepId;
 
 /// Version of the form.
 const VERSION: u64 = 1;
+/// Latest time that is read, in microseconds: about a year. A log may say anything, and its times are added up.
+const TIME_MAX_US: u64 = 1 << 45;
+/// Largest count of calls or tokens that is read of one event, for the same reason.
+const COUNT_MAX: u64 = 1 << 40;
 
 /// Turns records into JSON. It remembers the paths of steps, because some events name other steps.
 #[derive(Debug, Default)]
@@ -160,11 +164,21 @@ impl Logged {
         let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
             sequence: line["seq"].as_u64().unwrap_or_default(),
-            time_us: line["us"].as_u64().unwrap_or_default(),
+            time_us: line["us"].as_u64().unwrap_or_default().min(TIME_MAX_US),
             step: text("step"),
             kind: text("type"),
             line,
         })
+    }
+
+    /// What the event says that was used; nothing, where it says nothing.
+    pub fn usage(&self) -> Usage {
+        let count = |key: &str| self.line["usage"][key].as_u64().unwrap_or_default().min(COUNT_MAX);
+        Usage {
+            calls: count("calls"),
+            prompt_tokens: count("prompt_tokens"),
+            completion_tokens: count("completion_tokens"),
+        }
     }
 
     /// A text field of the line.
@@ -216,6 +230,10 @@ mod tests {
             (logged[3].text("status"), logged[3].text("failed_step"), logged[3].time_us),
             (Some("failed"), Some("a"), 30)
         );
+        assert_eq!(logged[3].usage(), Usage { calls: 1, prompt_tokens: 2, completion_tokens: 3 });
+        assert_eq!(logged[0].usage(), Usage::default());
+        let far = Logged::parse(&json!({"v": 1, "us": u64::MAX, "usage": {"calls": u64::MAX}}).to_string()).unwrap();
+        assert!(far.time_us < u64::MAX / 1_000 && far.usage().calls < u64::MAX / 1_000);
         assert!(Logged::parse(r#"{"v":2}"#).is_err() && Logged::parse(r#"{"v":1,"se"#).is_err());
     }
 }

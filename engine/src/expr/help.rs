@@ -30,6 +30,8 @@ pub(super) fn filter_for(name: &str) -> Option<&'static str> {
 /// A parse error with its range and, for the mistakes that people make, a way out.
 pub(super) fn syntax_error(error: &minijinja::Error, text: &str) -> ExprError {
     let range = error.range().filter(|range| range.end <= text.len()).unwrap_or(0..text.len());
+    // The parser counts one byte where a character begins that it does not know.
+    let range = text.floor_char_boundary(range.start)..text.ceil_char_boundary(range.end);
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     let found = ExprError::new(format!("cannot be read: {detail}"), range.clone());
     if error.name() == Some("text") {

@@ -214,6 +214,14 @@ impl Template {
         self.names.iter_mut().for_each(tell);
     }
 
+    /// What the template language itself makes of the text, without our checks: what the rewritten text is compared with.
+    pub(crate) fn render_as_written(&self, scope: &Arc<dyn Scope>) -> Result<String, ExprError> {
+        let mut environment = LANGUAGE.clone();
+        environment.set_syntax(walk::syntax());
+        let rendered = environment.render_str(&self.text, context(scope));
+        rendered.map_err(|error| ExprError::at_run_time(&error))
+    }
+
     /// Renders it.
     ///
     /// # Errors
@@ -289,6 +297,13 @@ impl Expression {
         if let (Form::Name(node), [only]) = (&mut self.form, self.names.as_slice()) {
             *node = only.node;
         }
+    }
+
+    /// What the template language itself makes of the text, without our checks: what the rewritten text is compared with.
+    pub(crate) fn eval_as_written(&self, scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
+        let compiled = LANGUAGE.compile_expression(&self.text);
+        let value = compiled.and_then(|compiled| compiled.eval(context(scope)));
+        value.and_then(|value| convert::to_json(&value)).map_err(|error| ExprError::at_run_time(&error))
     }
 
     /// Evaluates it.

@@ -63,6 +63,7 @@ fn what_is_not_there_is_refused_with_a_way_out() {
     refused("a | nubmer", "no filter is called `nubmer`");
     refused("upper(text)", "is a filter, not a function");
     refused("nothing", "undefined");
+    refused("a < 1e999", "too large");
     let help = |text: &str| Expression::parse(text).expect_err(text).help.join("\n");
     assert_eq!(help("a | nubmer"), "did you mean `number`?");
     assert!(help("{{ a }}").contains("write `a`"));

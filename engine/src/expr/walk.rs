@@ -42,6 +42,12 @@ pub(super) fn expression(text: &str) -> Result<Walked, ExprError> {
     walk.finish(rewritten)
 }
 
+/// How templates are written: lines that hold nothing but a statement leave no trace.
+pub(super) fn syntax() -> SyntaxConfig {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+    syntax.expect("BUG: the default delimiters")
+}
+
 pub(super) fn template(text: &str) -> Result<Walked, ExprError> {
     let mut statements = 0;
     for (start, open) in text.match_indices(['{']).filter(|(at, _)| text[at + 1..].starts_with(['{', '%'])) {
@@ -57,9 +63,7 @@ pub(super) fn template(text: &str) -> Result<Walked, ExprError> {
         let message = format!("{statements} statements in one template; {STATEMENTS_MAX} is the most");
         return Err(ExprError::new(message, 0..0).help("split it over several nodes"));
     }
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
-    let syntax = syntax.map_err(|error| syntax_error(&error, text))?;
-    let parsed = parse(text, "text", syntax).map_err(|error| syntax_error(&error, text))?;
+    let parsed = parse(text, "text", syntax()).map_err(|error| syntax_error(&error, text))?;
     let mut walk = Walk { text, bound: Vec::new(), names: Vec::new(), problem: None, depth: 0 };
     let rewritten = walk.stmt(&parsed);
     walk.finish(rewritten)
@@ -262,7 +266,7 @@ impl Walk<'_> {
         match expr {
             Expr::Var(name) => self.name(name.id, Vec::new(), false, expr.span()),
             Expr::GetAttr(_) => self.attribute(expr),
-            Expr::Const(constant) => rewrite::constant(&constant.value),
+            Expr::Const(constant) => self.constant(&constant.value, expr.span()),
             Expr::Slice(s) => {
                 let (of, from, to, step) =
                     (self.expr(&s.expr), self.optional(&s.start), self.optional(&s.stop), self.optional(&s.step));
@@ -324,6 +328,15 @@ impl Walk<'_> {
                 format!("{{{}}}", pairs.join(", "))
             }
         }
+    }
+
+    fn constant(&mut self, value: &minijinja::Value, span: Span) -> String {
+        // Digits beyond every float are read as infinity, which has no text to be read again from.
+        if value.is_number() && f64::try_from(value.clone()).is_ok_and(f64::is_infinite) {
+            let range = self.range(span);
+            self.refuse(ExprError::new("the number is too large", range).help("`calc` takes numbers of any size"));
+        }
+        rewrite::constant(value)
     }
 
     /// A chain such as `a + b + c` leans to the left: it is walked in a loop, so that its length costs no depth.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Graph;
 use crate::calc::Formula;
 use crate::definition::KindSpec;
+use crate::dialect::Dialect;
 use crate::expr::{Slotted, Template, Tree};
 use crate::id::NodeIndex;
 use crate::retry::RetryPolicy;
@@ -315,8 +316,12 @@ impl NodeCode {
 /// What an expansion may contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpansionRules {
+    /// Which words a plan may use.
+    pub dialect: Dialect,
     /// Most nodes, the appended `answer` apart.
     pub nodes_max: u32,
+    /// Most times that a loop repeats.
+    pub iterations_max: u32,
     /// Kinds that may occur.
     pub kinds: Vec<String>,
     /// Model aliases that may occur beside the default.
@@ -326,9 +331,19 @@ pub struct ExpansionRules {
 }
 
 impl ExpansionRules {
+    /// Most times that a loop of a plan repeats, when `limits.iterations` beside `graph` does not say.
+    pub const ITERATIONS_MAX: u32 = 50;
+
     /// The default allow-list: `llm` and `calc`, the default model, and the given number of nodes.
     pub fn new(nodes_max: u32) -> Self {
-        Self { nodes_max, kinds: vec!["llm".into(), "calc".into()], models: Vec::new(), tools: Vec::new() }
+        Self {
+            dialect: Dialect::Graph,
+            nodes_max,
+            iterations_max: Self::ITERATIONS_MAX,
+            kinds: vec!["llm".into(), "calc".into()],
+            models: Vec::new(),
+            tools: Vec::new(),
+        }
     }
 }
 

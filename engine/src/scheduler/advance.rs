@@ -10,6 +10,7 @@ use super::arena::{Body, Frame, Layer, SharedGraph, Step};
 use super::{Effects, News, Scheduler};
 use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, SkipReason, TimerKind};
 use crate::failure::StepError;
+use crate::fault::{self, Fault};
 use crate::graph::{Count, Dependency, DependencyMode, Graph, Join, Work};
 use crate::id::{FrameId, NodeIndex, StepId, ValueHash};
 use crate::state::State;
@@ -74,7 +75,8 @@ impl Scheduler {
 
     /// Everything that the step waits for is settled: is it needed? A function of settled states alone.
     pub(super) fn verdict(&mut self, step: StepId, effects: &mut Effects) {
-        match self.objection(step) {
+        let unasked = fault::is(Fault::GuardInPlaceOfRequired) && self.node(step).is_some_and(|node| node.has_guard);
+        match self.objection(step).filter(|_| !unasked) {
             Some(reason) => self.settle(step, Outcome::Skipped(reason), effects),
             None if self.node(step).is_some_and(|node| node.has_guard) => {
                 self.decide(step, DecideField::Guard, effects);
@@ -91,12 +93,15 @@ impl Scheduler {
         let Body::Nodes { first } = frame.body else { panic!("BUG: a verdict on an item") };
         let enough = |found: usize, all: usize| match node.join {
             Join::Default | Join::Any => found > 0,
-            Join::All => found == all,
+            Join::All => found == all || (fault::is(Fault::AllTakesAny) && found > 0),
             Join::First => true,
-            Join::Quorum(count) => found as u64 >= u64::from(count),
+            Join::Quorum(count) => found as u64 + u64::from(fault::is(Fault::QuorumOneLess)) >= u64::from(count),
         };
         if !node.edges_in.is_empty() {
-            let live = node.edges_in.iter().filter(|source| self.edge_is_live(child(first, **source), index)).count();
+            let is_live = |source: &&NodeIndex| {
+                fault::is(Fault::SettledEdgeIsLive) || self.edge_is_live(child(first, **source), index)
+            };
+            let live = node.edges_in.iter().filter(is_live).count();
             if !enough(live, node.edges_in.len()) {
                 return Some(SkipReason::NotRouted);
             }
@@ -107,12 +112,14 @@ impl Scheduler {
                 return Some(SkipReason::NoneOf);
             }
         }
-        let mut required = node.dependencies.iter().filter(|source| source.mode == DependencyMode::Required);
+        let required = node.dependencies.iter().filter(|source| source.mode == DependencyMode::Required);
+        let mut required = required.filter(|_| !fault::is(Fault::RequiredIsOptional));
         if let Some(missing) = required.find(|source| !self.has_value(first, source)) {
             let missing = self.inside(child(first, missing.source), &missing.inside);
             return Some(SkipReason::Requires(missing.unwrap_or_else(|missing| missing)));
         }
-        node.requires_outside.iter().find_map(|name| self.missing_outside(step, name)).map(SkipReason::Requires)
+        let mut outside = node.requires_outside.iter().filter(|_| !fault::is(Fault::CaptureIsOptional));
+        outside.find_map(|name| self.missing_outside(step, name)).map(SkipReason::Requires)
     }
 
     /// Whether a source of a step in the frame that begins with `first` succeeded.
@@ -173,7 +180,8 @@ impl Scheduler {
             }
             Work::Call(called) => {
                 let (graph, max_depth) = (called.graph(), node.max_depth);
-                match max_depth.filter(|max| self.calls_around(step, &graph) >= *max) {
+                let spare = u32::from(fault::is(Fault::CallGoesDeeper));
+                match max_depth.filter(|max| self.calls_around(step, &graph) >= *max + spare) {
                     Some(max) => {
                         let message = format!("calls of this workflow nest deeper than `max_depth` allows ({max})");
                         self.fail(step, StepError::terminal("limit_depth", message), effects);
@@ -332,7 +340,7 @@ impl Scheduler {
             let mut names = graph.0.output_requires_outside.iter();
             names.find_map(|name| self.missing_outside_of_body(parent, name))
         };
-        match missing.or_else(outside) {
+        match missing.or_else(outside).filter(|_| !fault::is(Fault::OutputLacksNothing)) {
             Some(step) => {
                 if parent == StepId::ROOT {
                     self.cause = Some((step, self.output_skipped(step)));

@@ -5,6 +5,7 @@ use super::arena::{Body, Children, Flight, Layer, Route};
 use super::{Effects, Ending, GRACE_MS, Scheduler};
 use crate::event::{Command, DecideField, Event, Outcome, TimerKind, Usage};
 use crate::failure::{ErrorClass, StepError};
+use crate::fault::{self, Fault};
 use crate::graph::{OnError, OnItemError, Work};
 use crate::id::{FrameId, StepId, ValueHash};
 use crate::state::State;
@@ -27,7 +28,8 @@ impl Scheduler {
         effects: &mut Effects,
     ) {
         let flight = self.land(step, attempt);
-        self.budget.settle(self.steps[step.index()].calls, usage.calls);
+        let allowance = if fault::is(Fault::AllowanceLeaks) { 0 } else { self.steps[step.index()].calls };
+        self.budget.settle(allowance, usage.calls);
         self.usage += usage;
         if flight == Flight::Cancelled {
             return;
@@ -48,7 +50,11 @@ impl Scheduler {
 
     fn attempt_failed(&mut self, step: StepId, attempt: u32, error: StepError, effects: &mut Effects) {
         let retries = attempt - 1;
-        let delay_ms = self.node(step).and_then(|node| node.retry.delay_ms(&error, retries));
+        let made = retries + u32::from(fault::is(Fault::RetryOneLess));
+        let delay_ms = self.node(step).and_then(|node| {
+            let stubborn = fault::is(Fault::TerminalIsRetried) && made < node.retry.max;
+            node.retry.delay_ms(&error, made).or(stubborn.then_some(1))
+        });
         match delay_ms {
             Some(_) if self.ending.is_some() => self.finish(step, Outcome::Cancelled, effects),
             Some(delay_ms) => {
@@ -99,6 +105,9 @@ impl Scheduler {
         let data = self.step_mut(step);
         if data.attempt == attempt && data.flight == Flight::Open {
             data.flight = Flight::Cancelled;
+            if fault::is(Fault::CancelledFreesItsSlot) {
+                self.max_parallel += 1;
+            }
             effects.commands.push(Command::Cancel { step, attempt });
             effects.commands.push(Command::Timer { step, attempt, timer: TimerKind::Grace, delay_ms: GRACE_MS });
         }
@@ -166,7 +175,7 @@ impl Scheduler {
             let item = step;
             let frame = self.steps[step.index()].frame;
             step = self.frames[frame.index()].parent;
-            if self.frames[frame.index()].is_items() && self.stops(step) {
+            if self.frames[frame.index()].is_items() && self.stops(step) && !fault::is(Fault::FailureBeforeItsTurn) {
                 return self.defer_failure(frame, cause, item, effects);
             }
             error = StepError::terminal("step_failed", "a step inside it failed");

@@ -7,6 +7,7 @@
 use super::Scheduler;
 use super::arena::Body;
 use super::names::{Resolved, Scope};
+use crate::fault::{self, Fault};
 use crate::id::{FrameId, NodeIndex, StepId};
 use crate::state::State;
 
@@ -30,20 +31,21 @@ impl Scheduler {
     /// What a name gave in the pass before; null in the first.
     pub fn last(&self, scope: Scope, name: &str) -> Option<Resolved> {
         let found = self.recurring(scope, name)?;
-        Some(found.pass.checked_sub(1).map_or(Resolved::Null, |pass| self.earlier(&found, pass)))
+        let back = 1 + u32::from(fault::is(Fault::LastIsBeforeLast));
+        Some(found.pass.checked_sub(back).map_or(Resolved::Null, |pass| self.earlier(&found, pass)))
     }
 
     fn earlier(&self, found: &Recurring, pass: u32) -> Resolved {
         let step = self.frames[found.passes.index()].items().steps[pass as usize];
+        let complete = matches!(self.state(step), State::Succeeded | State::Skipped) && self.error(step).is_none();
         let step = match found.node {
             None => Some(step),
             // Which nodes of a failed item had finished is timing.
-            Some(_) if !matches!(self.state(step), State::Succeeded | State::Skipped) || self.error(step).is_some() => {
-                None
-            }
+            Some(_) if !complete && !fault::is(Fault::FailedPassIsVisible) => None,
             Some((node, way)) => self.child(step, node).and_then(|step| self.inside(step, way).ok()),
         };
-        let counts = |step: &StepId| self.state(*step) == State::Succeeded && self.error(*step).is_none();
+        let is_own = |step: &StepId| self.error(*step).is_none() || fault::is(Fault::RecoveredIsVisible);
+        let counts = |step: &StepId| self.state(*step) == State::Succeeded && is_own(step);
         step.filter(counts).and_then(|step| self.value(step)).map_or(Resolved::Null, Resolved::Value)
     }
 

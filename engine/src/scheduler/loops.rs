@@ -11,6 +11,7 @@ use super::arena::{Body, Children, Items, Layer, Route};
 use super::{Effects, Scheduler, advance};
 use crate::event::{DecideField, Event, Outcome, PassEnd};
 use crate::failure::StepError;
+use crate::fault::{self, Fault};
 use crate::graph::{EdgeBound, Node, Target, Work};
 use crate::id::{FrameId, NodeIndex, StepId, ValueHash};
 use crate::state::State;
@@ -21,7 +22,8 @@ impl Scheduler {
         let routes = self
             .node(step)
             .is_some_and(|node| !node.next.is_empty() && self.steps[step.index()].layer == Layer::first(node));
-        if !routes {
+        let dead_end = fault::is(Fault::RecoveredLeadsNowhere) && self.error(step).is_some();
+        if !routes || dead_end {
             return self.succeeded(step, value, effects);
         }
         self.hashes[step.index()].value = Some(value);
@@ -47,7 +49,8 @@ impl Scheduler {
         let node = self.node(step).expect("BUG: the root has no cases");
         let is_spent = |bound: &EdgeBound| {
             let items = self.frames[self.loop_around(step, bound.loops_out).index()].items();
-            items.taken.get(bound.number as usize).copied().unwrap_or(0) >= self.count(step, bound.max)
+            let spare = u32::from(fault::is(Fault::SpentEdgeIsTaken));
+            items.taken.get(bound.number as usize).copied().unwrap_or(0) >= self.count(step, bound.max) + spare
         };
         node.next.iter().map(|case| case.bound.as_ref().is_some_and(is_spent)).collect()
     }
@@ -76,7 +79,7 @@ impl Scheduler {
             let frame = self.loop_around(step, bound.loops_out);
             self.frames[frame.index()].items_mut().spent = true;
         }
-        if let Some(bound) = taken {
+        if let Some(bound) = taken.filter(|bound| bound.loops_out == 0 || !fault::is(Fault::OuterEdgeIsFree)) {
             let frame = self.loop_around(step, bound.loops_out);
             let counts = &mut self.frames[frame.index()].items_mut().taken;
             counts.resize(counts.len().max(bound.number as usize + 1), 0);
@@ -99,19 +102,23 @@ impl Scheduler {
     /// The live edges of a settled step.
     fn live_targets<'a>(&'a self, node: &'a Node, step: StepId) -> impl Iterator<Item = Target> + 'a {
         let cases: &[Target] = match self.steps[step.index()].route {
+            Route::Case(case) if fault::is(Fault::ForkTakesFirst) => &node.next[case as usize].to[..1],
             Route::Case(case) => &node.next[case as usize].to,
             Route::None | Route::Error => &[],
         };
         let is_error = self.steps[step.index()].route == Route::Error;
         let left = matches!(node.work, Work::Loop(_)) && self.state(step) == State::Succeeded;
         let exits = self.child_items(step).filter(|_| left).map_or(&[][..], |items| &items.exits);
-        let error = node.error_to.filter(|_| is_error);
+        let error = node.error_to.filter(|_| is_error && !fault::is(Fault::ErrorEdgeIsDead));
         cases.iter().copied().chain(error).chain(exits.iter().map(|exit| node.exits[*exit as usize]))
     }
 
     /// Whether a settled source has a live edge to a node of its graph.
     pub(super) fn edge_is_live(&self, source: StepId, to: NodeIndex) -> bool {
         let node = self.node(source).expect("BUG: an edge from the root");
+        if fault::is(Fault::SkippedSourceIsLive) && self.state(source) == State::Skipped {
+            return true;
+        }
         self.live_targets(node, source).any(|target| target == Target::Node(to))
     }
 
@@ -136,7 +143,9 @@ impl Scheduler {
         let number = self.steps[pass.index()].index;
         match (&node.work, node.repeat) {
             (_, Some(repeat)) if repeat.has_until => self.decide(parent, DecideField::Again, effects),
-            (_, Some(repeat)) if number + 1 < self.count(parent, repeat.max) => {
+            (_, Some(repeat))
+                if number + 1 < self.count(parent, repeat.max) + u32::from(fault::is(Fault::RepeatOnceMore)) =>
+            {
                 self.end_pass(parent, number, PassEnd::Again, effects)
             }
             (_, Some(_)) => self.end_pass(parent, number, PassEnd::Done, effects),
@@ -150,7 +159,7 @@ impl Scheduler {
         let repeat = self.node(parent).and_then(|node| node.repeat).expect("BUG: only `repeat` has `until`");
         let passes = self.child_items(parent).map_or(0, |items| items.steps.len() as u32);
         let max = self.count(parent, repeat.max);
-        let end = match again {
+        let end = match again || fault::is(Fault::UntilIsIgnored) {
             false => PassEnd::Done,
             true if passes < max => PassEnd::Again,
             true if repeat.fails => {
@@ -180,7 +189,7 @@ impl Scheduler {
         let frame = self.steps[pass.index()].frame;
         let items = self.frames[frame.index()].items_mut();
         let spent = std::mem::take(&mut items.spent);
-        let leaves = !exits.is_empty();
+        let leaves = !exits.is_empty() && !(again && fault::is(Fault::RepeatBeatsExit));
         items.exits = exits.into_iter().collect();
         let end = match (leaves, again) {
             (true, _) if spent => PassEnd::Limit,
@@ -210,6 +219,9 @@ impl Scheduler {
     pub fn last_pass(&self, step: StepId) -> Option<StepId> {
         let items = self.child_items(step).filter(|items| items.of == Children::Passes)?;
         let complete = |pass: &&StepId| matches!(self.state(**pass), State::Succeeded | State::Skipped);
+        if fault::is(Fault::FirstPassIsLast) {
+            return items.steps.iter().find(complete).copied();
+        }
         items.steps.iter().rev().find(complete).copied()
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::arena::{Body, Children as Of, Layer};
 use super::{Scheduler, advance};
 use crate::event::DecideField;
+use crate::fault::{self, Fault};
 use crate::graph::{OnItemError, Work};
 use crate::id::{FrameId, NodeIndex, StepId, ValueHash};
 use crate::state::State;
@@ -250,7 +251,7 @@ impl Scheduler {
         match self.resolved(step) {
             Resolved::Value(value) => ChildResult::Value(value),
             Resolved::Unsettled(step) => ChildResult::Unsettled(Some(step)),
-            _ if drops && self.state(step) == State::Failed => ChildResult::Dropped,
+            _ if drops && self.state(step) == State::Failed && !fault::is(Fault::DroppedIsNull) => ChildResult::Dropped,
             _ => ChildResult::Null,
         }
     }

@@ -6,6 +6,7 @@
 use super::arena::Body;
 use super::{Effects, News, Scheduler, advance};
 use crate::event::{Outcome, SkipReason};
+use crate::fault::{self, Fault};
 use crate::graph::{Graph, Node};
 use crate::id::{NodeIndex, StepId};
 
@@ -46,6 +47,9 @@ impl Scheduler {
 
     /// Cancels the sources that lost, and upwards what ran for them alone and does nothing in the world.
     fn cancel_losers(&mut self, step: StepId, graph: &Graph, first: StepId, winner: NodeIndex, effects: &mut Effects) {
+        if fault::is(Fault::LoserRunsOn) {
+            return;
+        }
         let mut losers = counted(graph.node(self.steps[step.index()].node));
         losers.retain(|source| *source != winner);
         while let Some(loser) = losers.pop() {

@@ -8,6 +8,7 @@ use super::arena::{Body, Children, Items, Layer};
 use super::{Effects, Scheduler};
 use crate::event::{Bound, DecideField, Event};
 use crate::failure::StepError;
+use crate::fault::{self, Fault};
 use crate::id::{FrameId, StepId, ValueHash};
 use crate::state::State;
 
@@ -27,7 +28,7 @@ impl Scheduler {
         let outermost = self.unfolds_first(step);
         let window = match node.max_parallel.filter(|_| outermost) {
             Some(count) => self.count(step, count),
-            None if node.sequential && list.is_some() => 1,
+            None if node.sequential && list.is_some() && !fault::is(Fault::FoldRunsTogether) => 1,
             None => 2 * self.max_parallel,
         };
         let items = Items::new(of, count, window, layer);
@@ -121,7 +122,7 @@ impl Scheduler {
         }
         let length = items.asked;
         let (opened, all) = (items.steps.len() as u32, items.count);
-        items.count = length;
+        items.count = if fault::is(Fault::StopKeepsTheRest) { all } else { length };
         if opened > length {
             effects.events.push(Event::Unused { step: parent, from: length });
         }
@@ -173,7 +174,9 @@ impl Scheduler {
         if let Some(quorum) = quorum {
             let wanted = self.count(parent, quorum);
             let items = self.frames[frame.index()].items();
-            let succeeded = items.steps.iter().filter(|step| self.state(**step) == State::Succeeded).count();
+            let counts =
+                |step: &&StepId| self.state(**step) == State::Succeeded || fault::is(Fault::QuorumCountsFailed);
+            let succeeded = items.steps.iter().filter(counts).count();
             if (succeeded as u64) < u64::from(wanted) {
                 let message = format!("{succeeded} of {} items succeeded, and `quorum` wants {wanted}", items.count);
                 return self.fail(parent, StepError::terminal("quorum", message), effects);
@@ -184,7 +187,7 @@ impl Scheduler {
 
     /// How many items the prefix has that a [`DecideField::Stop`] asks about.
     pub fn prefix(&self, step: StepId) -> u32 {
-        self.child_items(step).map_or(0, |items| items.asked + 1)
+        self.child_items(step).map_or(0, |items| items.asked + 1 + u32::from(fault::is(Fault::StopLooksAhead)))
     }
 
     /// The frame of items, samples or passes that a step opened.

@@ -93,9 +93,18 @@ fn began(source: &Source, said: &str) -> Option<usize> {
     let (_, position) = context.rsplit_once(" at line ")?;
     let (line, column) = position.split_once(" column ")?;
     let (line, column): (usize, usize) = (line.parse().ok()?, column.trim().parse().ok()?);
-    let start = *source.lines.get(line.checked_sub(1)?)?;
+    let start = line_starts(&source.text).nth(line.checked_sub(1)?)?;
     let offset = source.text[start..].char_indices().nth(column.checked_sub(1)?).map_or(0, |(offset, _)| offset);
     Some(start + offset)
+}
+
+/// Where lines begin for the parser, which ends them at more characters than a file does for us.
+fn line_starts(text: &str) -> impl Iterator<Item = usize> {
+    let ends = |(at, c): &(usize, char)| match c {
+        '\r' => !text[at + 1..].starts_with('\n'),
+        c => "\n\u{2028}\u{2029}".contains(*c),
+    };
+    std::iter::once(0).chain(text.char_indices().filter(ends).map(|(at, c)| at + c.len_utf8()))
 }
 
 /// The value on a line: behind its first `: ` and dashes.
@@ -272,9 +281,9 @@ fn requote(value: &str) -> String {
 
 /// Flow mappings and lists that end too early or never.
 fn brackets(scene: &Scene) -> Option<Found> {
-    let began = scene.began.filter(|_| scene.error.contains("while parsing a flow "))?;
+    let began = scene.began.filter(|at| *at < scene.at && scene.error.contains("while parsing a flow "))?;
     let open = &scene.text[began..began + 1];
-    let read = &scene.text[began..scene.at.max(began)];
+    let read = &scene.text[began..scene.at];
     let opening = read.lines().next().unwrap_or_default();
     if let Some(comma) = comma_of_call(opening) {
         let at = began + comma;
@@ -362,6 +371,16 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn lines_of_the_parser_end_at_more_characters() {
+        for end in ["\n", "\r", "\r\n", "\u{2028}", "\u{2029}"] {
+            let text = format!("é: 1{end}a: {{b: 'x' if y}}\n");
+            let problems = Source::parse("f.yaml", &text).unwrap_err();
+            let (_, brace) = &problems[0].related[0];
+            assert_eq!(&text[brace.start..brace.end], "{", "{end:?}");
         }
     }
 

@@ -188,7 +188,9 @@ impl<'w> Answers<'w> {
             self.world.value("value", path)?;
             let Some(Children::Items(items)) = scheduler.children(step) else { panic!("a list without items") };
             let kept = items.into_iter().filter(|result| *result != ChildResult::Dropped);
-            let list: Value = kept.map(|result| if let ChildResult::Value(hash) = result { value(hash) } else { Value::Null }).collect();
+            let list: Value = kept
+                .map(|result| if let ChildResult::Value(hash) = result { value(hash) } else { Value::Null })
+                .collect();
             return Ok(World::made("list", path, &list));
         }
         match &node.work {

@@ -30,8 +30,8 @@ pub struct Plan {
     pub steps_max: u64,
     /// Whether cancelled attempts may stay silent until their grace is over.
     pub silent: bool,
-    /// Whether every state on the way is kept.
-    pub keep: bool,
+    /// How many states on the way are kept, beside the log and all transitions; 0: nothing of it.
+    pub keep: usize,
 }
 
 /// What driving came to.
@@ -42,9 +42,9 @@ pub struct Driven {
     pub ended: RunEnded,
     /// Input events in order, with the events derived from each.
     pub log: Vec<(Event, Vec<String>)>,
-    /// The scheduler after each input event, where that was asked for.
-    pub snapshots: Vec<Scheduler>,
-    /// Legal transitions that were seen, where every state was kept.
+    /// The scheduler after so many input events, at some of them.
+    pub snapshots: Vec<(usize, Scheduler)>,
+    /// Legal transitions that were seen, where the log was kept.
     pub transitions: Vec<(State, State)>,
     /// Steps that there were.
     pub steps: usize,
@@ -60,7 +60,8 @@ struct Simulation<'w> {
     unused: BTreeMap<StepId, u32>,
     driven: Driven,
     states: Vec<State>,
-    keep: bool,
+    keep: usize,
+    sampling: Random,
     flights: Vec<(StepId, u32)>,
     cancelled: Vec<(StepId, u32)>,
     timers: Vec<(StepId, u32, TimerKind)>,
@@ -93,6 +94,7 @@ pub fn run(checked: &Checked, world: &World, plan: &Plan) -> Driven {
         driven: Driven { account, ended, log, snapshots, transitions, steps: 0 },
         states: Vec::new(),
         keep: plan.keep,
+        sampling: Random(!plan.order),
         flights: Vec::new(),
         cancelled: Vec::new(),
         timers: Vec::new(),
@@ -125,7 +127,11 @@ impl Simulation<'_> {
             } else if let Some(event) = self.next(&mut random, plan.silent) {
                 event
             } else {
-                assert!(self.scheduler.is_suspended(), "nothing can happen and the run is not over: {:#?}", self.scheduler);
+                assert!(
+                    self.scheduler.is_suspended(),
+                    "nothing can happen and the run is not over: {:#?}",
+                    self.scheduler
+                );
                 return;
             };
             if self.scheduler.accepts(&event) {
@@ -210,7 +216,7 @@ impl Simulation<'_> {
     fn apply(&mut self, event: Event, queue: &mut VecDeque<Command>) {
         self.scheduler.apply(&event, &mut self.effects);
         let texts = |events: &[Event]| events.iter().map(|event| format!("{event:?}")).collect();
-        let derived: Vec<String> = if self.keep { texts(&self.effects.events) } else { Vec::new() };
+        let derived: Vec<String> = if self.keep > 0 { texts(&self.effects.events) } else { Vec::new() };
         for derived in std::mem::take(&mut self.effects.events) {
             match derived {
                 Event::Started { step, .. } | Event::Suspended { step, .. } => {
@@ -220,16 +226,43 @@ impl Simulation<'_> {
                 Event::Unused { step, from } => {
                     self.unused.insert(step, from);
                 }
+                Event::Ready { step, winner: Some(winner) } => self.race_is_over(step, winner),
                 Event::Ended { step, .. } => *self.ended.entry(step).or_default() += 1,
                 Event::RunEnded(ended) => self.driven.ended = *ended,
                 _ => {}
             }
         }
         queue.extend(self.effects.commands.drain(..));
-        if self.keep {
+        if self.keep > 0 {
             self.watch();
             self.driven.log.push((event, derived));
-            self.driven.snapshots.push(self.scheduler.clone());
+            self.sample();
+        }
+    }
+
+    /// Keeps this state, perhaps in place of another: each is as likely to be kept in the end.
+    fn sample(&mut self) {
+        let events = self.driven.log.len();
+        let place = if events <= self.keep { events - 1 } else { self.sampling.below(events as u64) as usize };
+        if place < self.keep {
+            let snapshot = (events, self.scheduler.clone());
+            match self.driven.snapshots.get_mut(place) {
+                Some(kept) => *kept = snapshot,
+                None => self.driven.snapshots.push(snapshot),
+            }
+        }
+    }
+
+    /// Who lost a race and serves nobody else has ended.
+    fn race_is_over(&self, step: StepId, winner: StepId) {
+        let (graph, node) = self.scheduler.place(step).expect("BUG: the root races");
+        let (first, frame) = (step.0 - node.0, graph.node(node));
+        let counted = frame.counted.iter().map(|need| need.source).filter(|_| frame.edges_in.is_empty());
+        for source in counted.chain(frame.edges_in.iter().copied()) {
+            let loser = StepId(first + source.0);
+            let alone = graph.consumers(source) == [node] && !graph.node(source).is_kept && loser != winner;
+            let path = self.scheduler.path(loser);
+            assert!(!alone || self.scheduler.state(loser).is_terminal(), "`{path}` lost its race and runs on");
         }
     }
 

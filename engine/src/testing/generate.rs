@@ -175,7 +175,11 @@ impl Draw {
             let mut forks = tails.len() == 1 && header.is_none_or(|header| tails[0] != header);
             for tail in std::mem::take(&mut tails) {
                 let when = self.condition(25);
-                match level.nodes[tail].next.last_mut().filter(|case| forks && case.max.is_none() && case.when.is_none()) {
+                match level.nodes[tail]
+                    .next
+                    .last_mut()
+                    .filter(|case| forks && case.max.is_none() && case.when.is_none())
+                {
                     Some(case) => case.to.push(name.clone()),
                     None => level.nodes[tail].next.push(Case { when, to: vec![name.clone()], max: None, fails: false }),
                 }
@@ -320,7 +324,8 @@ impl Draw {
 
     /// Puts a mention into one of the fields that can carry it.
     fn place(&mut self, node: &mut NodeSpec, read: Read) {
-        let error = Read::Error(if let Read::Plain(name) | Read::Default(name) = &read { name.clone() } else { return });
+        let error =
+            Read::Error(if let Read::Plain(name) | Read::Default(name) = &read { name.clone() } else { return });
         if node.mentions().any(|known| *known == error) {
             return;
         }
@@ -465,7 +470,8 @@ impl Draw {
         let read = if self.chance(65) { Read::Last(name) } else { Read::Past(name) };
         let node = &mut level.nodes[index];
         let guard = node.when.as_mut().filter(|_| !itself && self.random.one_in(4));
-        let case = node.next.iter_mut().find_map(|case| case.when.as_mut()).filter(|_| !itself && self.random.one_in(3));
+        let case =
+            node.next.iter_mut().find_map(|case| case.when.as_mut()).filter(|_| !itself && self.random.one_in(3));
         let field = guard.or(case).unwrap_or(&mut node.reads);
         if !field.contains(&read) {
             field.push(read);

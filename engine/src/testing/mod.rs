@@ -3,6 +3,8 @@
 //! A *world* is a set of pure functions of a step's path and of what it saw: whether its guard holds, how many items it has,
 //! what its attempts come to. The scheduler is driven through such a world in many orders (`drive.rs`), over the graph that the
 //! checker made of the program; the oracle walks the program itself, recursively. Both note what each step saw.
+//!
+//! `readers.rs` has nothing to do with that: it says what the readers of texts promise, for property tests and fuzz targets.
 
 mod answer;
 pub mod drive;
@@ -10,6 +12,7 @@ pub mod flow;
 pub mod generate;
 pub mod oracle;
 pub mod prove;
+pub mod readers;
 pub mod shrink;
 pub mod spec;
 pub mod world;

@@ -1,6 +1,6 @@
 //! One seed: a program, its account by the oracle, and runs of the scheduler that must agree with it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +26,7 @@ pub const FREE: Plan = Plan {
     calls_max: None,
     steps_max: 1_000_000,
     silent: false,
-    keep: false,
+    keep: 0,
 };
 
 /// What a simulation came to.
@@ -76,38 +76,55 @@ impl fmt::Display for Totals {
             f,
             "simulated {} workflows ({} with loops, {} that succeed; the checker refused {refused}: {:?}; too large {}), \
              {} runs ({} suspended), {} steps, {} folds",
-            self.workflows, self.looped, self.succeeded, self.refused, self.large, self.runs, self.suspended, self.steps, self.folds
+            self.workflows,
+            self.looped,
+            self.succeeded,
+            self.refused,
+            self.large,
+            self.runs,
+            self.suspended,
+            self.steps,
+            self.folds
         )
     }
 }
 
-/// Simulates one seed. The text of a failure has the seed and a small workflow that shows it.
-pub fn seed(seed: u64, totals: &mut Totals) -> Option<String> {
+/// The program of a seed that the checker takes and that is not too large.
+///
+/// # Errors
+/// The message of a panic on the way.
+pub fn program(seed: u64, totals: &mut Totals) -> Result<(Program, Flavour), String> {
     let flavour = Flavour { races: seed % 10 == 9, people: seed % 4 == 1 };
     let mut random = Random(seed);
-    let program = loop {
+    loop {
         let program = generate::program(random.next(), flavour);
-        match quietly(|| prepare(&program, seed)) {
-            Ok(Ok(_)) => break program,
-            Ok(Err(refused)) => match refused {
-                Some(code) => *totals.refused.entry(code).or_default() += 1,
-                None => totals.large += 1,
-            },
-            Err(_) => break program,
+        match quietly(|| prepare(&program, seed))? {
+            Ok(_) => return Ok((program, flavour)),
+            Err(Some(code)) => *totals.refused.entry(code).or_default() += 1,
+            Err(None) => totals.large += 1,
         }
+    }
+}
+
+/// What goes wrong with a program, if something does.
+pub fn failure(program: &Program, seed: u64, flavour: Flavour) -> Option<String> {
+    quietly(|| examine(program, seed, flavour, &mut Totals::default())).err()
+}
+
+/// Simulates one seed. The text of a failure has the seed and a small workflow that shows it.
+pub fn seed(seed: u64, totals: &mut Totals) -> Option<String> {
+    let (program, flavour) = match program(seed, totals) {
+        Ok(found) => found,
+        Err(message) => return Some(format!("FLOWRUN_SIM_SEED={seed} shows it again: {message}")),
     };
     totals.workflows += 1;
     totals.looped += u64::from(has_loop(&program.root));
     let message = quietly(|| examine(&program, seed, flavour, totals)).err()?;
-    let fails = |program: &Program| {
-        generate::is_legal(program)
-            && quietly(|| examine(program, seed, flavour, &mut Totals::default())).is_err()
-    };
+    let fails = |program: &Program| generate::is_legal(program) && failure(program, seed, flavour).is_some();
     let small = shrink(&program, fails);
-    let small_message = quietly(|| examine(&small, seed, flavour, &mut Totals::default())).err();
+    let small_message = failure(&small, seed, flavour).unwrap_or_default();
     Some(format!(
-        "FLOWRUN_SIM_SEED={seed} shows it again: {message}\n\nthe smallest workflow found that fails ({}):\n{}",
-        small_message.unwrap_or_default(),
+        "FLOWRUN_SIM_SEED={seed} shows it again: {message}\n\nthe smallest workflow found that fails ({small_message}):\n{}",
         small.to_yaml()
     ))
 }
@@ -123,7 +140,6 @@ fn prepare(program: &Program, seed: u64) -> Result<(Checked, Account), Option<St
     let checked = program.check().map_err(|problems| {
         let first = problems.iter().find(|problem| problem.is_error()).expect("a refusal without an error");
         certain(program, first);
-        if !["FR023", "FR022", "FR026"].contains(&first.code.0) { eprintln!("TEMP {} {first:?}\n{}", program.size(), program.to_yaml()); }
         Some(format!("{}: {}", first.code.0, general(&first.message)))
     })?;
     Ok((checked, account))
@@ -131,7 +147,8 @@ fn prepare(program: &Program, seed: u64) -> Result<(Checked, Account), Option<St
 
 /// A node that is refused because it certainly never runs must not run in any world.
 fn certain(program: &Program, problem: &Diagnostic) {
-    let name = problem.path.split('.').rev().find(|part| !["join", "needs"].contains(part) && !part.parse::<u32>().is_ok());
+    let name =
+        problem.path.split('.').rev().find(|part| !["join", "needs"].contains(part) && !part.parse::<u32>().is_ok());
     let (true, Some(name)) = ([codes::BAD_JOIN, codes::NEVER].contains(&problem.code), name) else { return };
     for seed in 0..40 {
         let account = oracle::run(program, &World::new(seed));
@@ -151,16 +168,28 @@ fn general(message: &str) -> String {
 /// When a promise is broken. A program that cannot be prepared breaks none.
 pub fn examine(program: &Program, seed: u64, flavour: Flavour, totals: &mut Totals) {
     let Ok((checked, expected)) = prepare(program, seed) else { return };
+    let checked = &checked;
     let world = World::new(seed);
     totals.succeeded += u64::from(expected.output.is_some());
     let mut random = Random(seed ^ 0xF10F);
+    let snapshots = if seed.is_multiple_of(100) { usize::MAX } else { 2 };
     for (max_parallel, silent) in [(1, false), (2, true), (3, false), (16, true)] {
-        let plan = Plan { max_parallel, order: random.next(), silent, keep: max_parallel == 3, ..FREE };
-        let driven = drive::run(&checked, &world, &plan);
+        let plan = Plan {
+            max_parallel,
+            order: random.next(),
+            silent,
+            keep: if max_parallel == 3 { snapshots } else { 0 },
+            ..FREE
+        };
+        let driven = run(checked, &world, &plan);
         totals.add(&driven);
         let status = if expected.output.is_some() { Status::Success } else { Status::Failed };
         if flavour.races {
-            assert!([Status::Success, Status::Failed].contains(&driven.ended.status), "a race ended as {:?}", driven.ended);
+            assert!(
+                [Status::Success, Status::Failed].contains(&driven.ended.status),
+                "a race ended as {:?}",
+                driven.ended
+            );
         } else {
             assert_eq!(driven.ended.status, status, "status with {max_parallel} at once; {:?}", driven.ended);
         }
@@ -168,65 +197,68 @@ pub fn examine(program: &Program, seed: u64, flavour: Flavour, totals: &mut Tota
             assert_eq!(driven.account.needed, expected.needed, "needed steps with {max_parallel} at once");
             assert_eq!(driven.account.output, expected.output, "output with {max_parallel} at once");
         }
-        if plan.keep {
-            folds(&checked, &driven, seed, &mut random, totals);
+        if plan.keep > 0 {
+            folds(checked, &driven, totals);
         }
     }
-    interrupted(&checked, &world, &mut random, totals);
+    interrupted(checked, &world, &mut random, totals);
     if flavour.people {
-        let plan = Plan { max_parallel: 2, order: random.next(), keep: true, ..FREE };
-        let driven = drive::run(&checked, &World { silence: true, ..world }, &plan);
+        let plan = Plan { max_parallel: 2, order: random.next(), keep: 2, ..FREE };
+        let driven = run(checked, &World { silence: true, ..world }, &plan);
         totals.add(&driven);
-        folds(&checked, &driven, seed, &mut random, totals);
+        folds(checked, &driven, totals);
     }
 }
 
-fn folds(checked: &Checked, driven: &Driven, seed: u64, random: &mut Random, totals: &mut Totals) {
-    let prefixes: Vec<usize> = if seed.is_multiple_of(50) {
-        (0..=driven.log.len()).collect()
-    } else {
-        (0..2).map(|_| random.below(driven.log.len() as u64 + 1) as usize).collect()
-    };
-    totals.folds += prefixes.len() as u64;
-    prefixes.into_iter().for_each(|prefix| fold(checked, driven, prefix));
-}
-
-/// Folds a prefix of the log and compares with the scheduler as it was.
-fn fold(checked: &Checked, driven: &Driven, prefix: usize) {
-    let mut scheduler = Scheduler::new(checked.workflow.graph.clone());
-    let mut effects = Effects::default();
-    for (event, derived) in &driven.log[..prefix] {
-        scheduler.apply(event, &mut effects);
-        let again: Vec<String> = effects.events.drain(..).map(|event| format!("{event:?}")).collect();
-        assert_eq!(&again, derived, "the fold derives other events");
-        effects.commands.clear();
-    }
-    if prefix > 0 {
-        assert!(scheduler == driven.snapshots[prefix - 1], "the fold differs after {prefix} events");
+/// Folds prefixes of the log and compares with the scheduler as it was.
+fn folds(checked: &Checked, driven: &Driven, totals: &mut Totals) {
+    totals.folds += driven.snapshots.len() as u64;
+    for (prefix, snapshot) in &driven.snapshots {
+        let mut scheduler = Scheduler::new(checked.workflow.graph.clone());
+        let mut effects = Effects::default();
+        for (event, derived) in &driven.log[..*prefix] {
+            scheduler.apply(event, &mut effects);
+            let again: Vec<String> = effects.events.drain(..).map(|event| format!("{event:?}")).collect();
+            assert_eq!(&again, derived, "the fold derives other events");
+            effects.commands.clear();
+        }
+        assert!(scheduler == *snapshot, "the fold differs after {prefix} events");
     }
 }
 
 /// Runs that end early: cancelled, out of calls, out of steps.
 fn interrupted(checked: &Checked, world: &World, random: &mut Random, totals: &mut Totals) {
     let cancel_after = Some(random.below(12) as usize);
-    let plan = Plan { max_parallel: 3, order: random.next(), cancel_after, keep: true, ..FREE };
-    let driven = drive::run(checked, world, &plan);
+    let plan = Plan { max_parallel: 3, order: random.next(), cancel_after, keep: 2, ..FREE };
+    let driven = run(checked, world, &plan);
     totals.add(&driven);
     let (calls_max, silent) = (random.below(5), random.one_in(2));
     let plan = Plan { max_parallel: 3, order: random.next(), calls_max: Some(calls_max), silent, ..FREE };
-    let driven = drive::run(checked, world, &plan);
+    let driven = run(checked, world, &plan);
     totals.add(&driven);
     assert!(driven.ended.usage.calls <= calls_max, "{} calls of {calls_max}", driven.ended.usage.calls);
     let ended = &driven.ended;
     assert!(ended.bound.is_none_or(|bound| bound == Bound::Calls) && ended.status != Status::Cancelled, "{ended:?}");
     let plan = Plan { max_parallel: 2, order: random.next(), steps_max: 1 + random.below(30), ..FREE };
-    let driven = drive::run(checked, world, &plan);
+    let driven = run(checked, world, &plan);
     totals.add(&driven);
     assert!(driven.steps as u64 <= plan.steps_max + 1, "{} steps of {}", driven.steps, plan.steps_max);
-    assert_eq!(driven.ended.status == Status::Exhausted, driven.ended.bound == Some(Bound::Steps), "{:?}", driven.ended);
+    assert_eq!(
+        driven.ended.status == Status::Exhausted,
+        driven.ended.bound == Some(Bound::Steps),
+        "{:?}",
+        driven.ended
+    );
+}
+
+/// Drives a program; a panic tells by which plan.
+fn run(checked: &Checked, world: &World, plan: &Plan) -> Driven {
+    PLAN.with(|last| last.set(Some(*plan)));
+    drive::run(checked, world, plan)
 }
 
 thread_local! {
+    static PLAN: Cell<Option<Plan>> = const { Cell::new(None) };
     static QUIET: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -245,5 +277,6 @@ pub fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     QUIET.with(|quiet| *quiet.borrow_mut() = Some(String::new()));
     let result = catch_unwind(AssertUnwindSafe(run));
     let heard = QUIET.with(|quiet| quiet.borrow_mut().take()).unwrap_or_default();
-    result.map_err(|_| heard.chars().take(4_000).collect())
+    let plan = PLAN.with(Cell::take).map(|plan| format!("\nlast run: {plan:?}")).unwrap_or_default();
+    result.map_err(|_| heard.chars().take(4_000).collect::<String>() + &plan)
 }

@@ -86,8 +86,12 @@ fn without(level: &Level, index: usize) -> Level {
 fn forget(level: &mut Level, name: &str) {
     let keep = |reads: &mut Vec<Read>| {
         reads.retain(|read| {
-            let (Read::Plain(of) | Read::Default(of) | Read::Given(of) | Read::Last(of) | Read::Past(of) | Read::Error(of)) =
-                read;
+            let (Read::Plain(of)
+            | Read::Default(of)
+            | Read::Given(of)
+            | Read::Last(of)
+            | Read::Past(of)
+            | Read::Error(of)) = read;
             of != name
         });
     };
@@ -194,7 +198,10 @@ fn simpler(node: &NodeSpec) -> Vec<NodeSpec> {
         });
         change(&|node| node.next[index].when = None);
         change(&|node| node.next[index].fails = false);
-        change(&|node| node.next[index] = Case { max: node.next[index].max.map(|max| (max - 1).max(1)), ..node.next[index].clone() });
+        change(&|node| {
+            node.next[index] =
+                Case { max: node.next[index].max.map(|max| (max - 1).max(1)), ..node.next[index].clone() }
+        });
         change(&|node| node.next[index].to.truncate(1));
     }
     let fields = all_reads(&mut node.clone()).len();

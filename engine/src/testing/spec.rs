@@ -371,7 +371,7 @@ impl Level {
         WorkflowDef {
             name: name.to_owned(),
             inputs: self.inputs.iter().map(|name| (name.clone(), input())).collect(),
-            limits: LimitsDef { depth: Some(DEPTH), ..LimitsDef::default() },
+            limits: LimitsDef { depth: Some(DEPTH), iterations: Some(ITERATIONS), ..LimitsDef::default() },
             nodes: self.definitions(program),
             output: self.output_tree(),
             ..WorkflowDef::default()
@@ -386,6 +386,9 @@ impl Level {
 
 /// Deepest nesting of frames; each level may take several.
 pub const DEPTH: u32 = 60;
+
+/// Most passes of one loop; more than any program here can ask for.
+pub const ITERATIONS: u32 = 100;
 
 /// A checked program.
 #[derive(Debug)]
@@ -406,7 +409,8 @@ impl Program {
     pub fn to_yaml(&self) -> String {
         let called = self.called.iter().enumerate().map(|(index, level)| (format!("w{index}"), level));
         let drawn = self.drawn.iter().enumerate().map(|(index, level)| (format!("drawn{index}"), level));
-        let others = called.chain(drawn).map(|(name, level)| format!("---\n{}", level.definition(&name, self).to_yaml()));
+        let others =
+            called.chain(drawn).map(|(name, level)| format!("---\n{}", level.definition(&name, self).to_yaml()));
         others.fold(self.definition().to_yaml(), |text, other| text + &other)
     }
 

@@ -224,7 +224,13 @@ impl<'p> Oracle<'p> {
     }
 
     /// The first case that holds and is not spent.
-    fn route(&self, at: At<'_, '_>, index: usize, own: &str, env: &Env) -> Result<(Option<usize>, BTreeSet<String>), Stop> {
+    fn route(
+        &self,
+        at: At<'_, '_>,
+        index: usize,
+        own: &str,
+        env: &Env,
+    ) -> Result<(Option<usize>, BTreeSet<String>), Stop> {
         for (number, case) in at.level.nodes[index].next.iter().enumerate() {
             let holds = |reads| self.world.route(own, number, &env.see(reads));
             if !case.when.as_ref().is_none_or(|reads| holds(reads)) {
@@ -289,9 +295,8 @@ fn may_run(at: At<'_, '_>, index: usize, env: &Env) -> bool {
     let counts_edges = !edges.is_empty() && (tolerant || (node.join.is_none() && edges.len() > 1));
     let by_edge = |name: &str| counts_edges && edges.iter().any(|edge| at.level.nodes[*edge].name == name);
     let need = |name: &str| node.needs.iter().find(|need| need.name == name);
-    let needed = |need: &crate::definition::Need| {
-        counts_needs || need.optional || by_edge(&need.name) || succeeded(&need.name)
-    };
+    let needed =
+        |need: &crate::definition::Need| counts_needs || need.optional || by_edge(&need.name) || succeeded(&need.name);
     let mentions: Vec<_> = node.mentions().cloned().collect();
     node.needs.iter().all(needed) && env.has_required(&mentions, |name| by_edge(name) || need(name).is_some())
 }

@@ -85,7 +85,8 @@ impl Env<'_> {
     }
 
     fn given(&self, wanted: &str) -> Value {
-        let passes = self.places().filter_map(|here| if let Here::Loop { number, .. } = here { Some(number) } else { None });
+        let passes =
+            self.places().filter_map(|here| if let Here::Loop { number, .. } = here { Some(number) } else { None });
         match wanted {
             "iteration" => return json!(passes.into_iter().next()),
             "pass" => {

@@ -35,7 +35,8 @@ impl<'p> Oracle<'p> {
         let Some(each) = &node.each else { return Ok(self.sampled(node, own, true, env)?.value) };
         let count = self.world.items(own, &env.see(&each.reads)).map_err(failed)?;
         let children = Children { count, ruled: true, item: Some(&each.item), sequential: each.sequential };
-        let out = self.children(node, own, &children, env, &mut |oracle, path, env| oracle.sampled(node, path, false, env))?;
+        let out =
+            self.children(node, own, &children, env, &mut |oracle, path, env| oracle.sampled(node, path, false, env))?;
         Ok(out.value)
     }
 
@@ -58,7 +59,8 @@ impl<'p> Oracle<'p> {
         let mut list: Vec<Value> = Vec::new();
         let mut succeeded = 0;
         for index in 0..children.count {
-            let around = Env { parent: Some(env), here: Here::Loop { names: &names, history: &history, number: index } };
+            let around =
+                Env { parent: Some(env), here: Here::Loop { names: &names, history: &history, number: index } };
             let outer = if children.sequential { &around } else { env };
             let here = Here::Item { name: children.item.unwrap_or_default(), map: path, index };
             let inner = Env { parent: Some(outer), here };
