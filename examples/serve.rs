@@ -6,9 +6,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
 use axum::response::{Html, IntoResponse, Response, Sse, sse::Event};
-use axum::{BoxError, Router, http::StatusCode, routing::get};
+use axum::{BoxError, Router, extract::Query, extract::State, http::StatusCode, routing::get};
 use flowrun::{Flowrun, LogWriter, Run, RunOptions, Scripted, Update, Workflow};
 use futures_util::{Stream, stream};
 use serde_json::{Map, Value, json};
@@ -37,6 +36,7 @@ fn progress(run: Run) -> impl Stream<Item = Result<Event, BoxError>> {
         let (kind, data) = match run.as_mut()?.next().await {
             Some(Update::Tokens { path, text }) => ("tokens", json!({"step": *path, "text": text})),
             Some(Update::Record(record)) => ("record", log.json(&record)),
+            Some(Update::Asked(question)) => ("asked", json!({"step": *question.path, "prompt": question.prompt})),
             None => {
                 let outcome = run.take()?.outcome().await;
                 ("outcome", json!({"status": outcome.status.word(), "output": outcome.output}))

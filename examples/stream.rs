@@ -40,6 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Event::Ended { outcome, .. } => println!("\n{}: {outcome:?}", record.path),
                 _ => {}
             },
+            Some(Update::Asked(question)) => println!("{} asks: {}", question.path, question.prompt),
             None => break,
         }
     }

@@ -6,11 +6,11 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowrun_engine::definition::{Configuration, ModelDef, NodeDef, WorkflowDef, read_configuration};
+use flowrun_engine::definition::{Configuration, ModelDef, read_configuration};
+use flowrun_engine::graph::{Called, Field, Graph, Work, Workflow};
 use flowrun_engine::node::ModelChoice;
 use flowrun_nodes::Models;
 use flowrun_nodes::model::{OpenAi, Secret};
-use indexmap::IndexMap;
 
 const OPENAI: &str = "https://api.openai.com/v1";
 const OPENAI_MODEL: &str = "gpt-5-mini";
@@ -132,10 +132,10 @@ async fn served_models(url: &str, key: Option<Secret>) -> Result<Vec<String>, St
 ///
 /// # Errors
 /// What is wrong with the first one that is not, for people.
-pub(crate) fn models_work(definition: &WorkflowDef, models: &Models) -> Result<(), String> {
+pub(crate) fn models_work(workflow: &Workflow, models: &Models) -> Result<(), String> {
     let configured = models.aliases();
-    for alias in asked(definition) {
-        let declared = definition.models.get(&alias);
+    for alias in asked(workflow) {
+        let declared = workflow.definition.models.get(&alias);
         if declared.is_none() && !configured.contains(&alias) {
             if alias == "default" {
                 return Err(WAYS.to_owned());
@@ -152,31 +152,29 @@ pub(crate) fn models_work(definition: &WorkflowDef, models: &Models) -> Result<(
 }
 
 /// Aliases that a workflow asks: those that its nodes name, and the default one last.
-fn asked(definition: &WorkflowDef) -> Vec<String> {
+fn asked(workflow: &Workflow) -> Vec<String> {
     let mut aliases = BTreeSet::new();
-    let mut groups = vec![&definition.nodes];
+    let mut groups = vec![&workflow.definition.nodes];
     while let Some(nodes) = groups.pop() {
         groups.extend(nodes.values().map(|node| &node.nodes));
         let named = nodes.values().filter_map(|node| node.fields.get("model")?.as_str());
         aliases.extend(named.filter(|alias| *alias != "default").map(str::to_owned));
     }
-    aliases.into_iter().chain(asks_default(definition).then(|| "default".to_owned())).collect()
+    aliases.into_iter().chain(asks_default(&workflow.graph).then(|| "default".to_owned())).collect()
 }
 
-/// Whether a workflow may ask the default model. Calls and graphs that are drawn may ask anything.
-pub(crate) fn asks_default(definition: &WorkflowDef) -> bool {
-    nodes_ask_default(&definition.nodes)
-}
-
-fn nodes_ask_default(nodes: &IndexMap<String, NodeDef>) -> bool {
-    nodes.values().any(|node| {
-        let asks = match node.kind.as_str() {
-            "llm" | "plan" => node.fields.get("model").is_none_or(|alias| alias == "default"),
-            "call" | "expand" => true,
-            _ => false,
-        };
-        asks || nodes_ask_default(&node.nodes)
+/// Whether the nodes of a graph may ask the default model; a graph that is drawn may. A workflow that calls itself is looked at once.
+pub(crate) fn asks_default(graph: &Graph) -> bool {
+    graph.nodes().iter().any(|node| match &node.work {
+        Work::Leaf => node.code.asks() && node.code.fields.get("model").is_none_or(is_default),
+        Work::Group(body) | Work::Loop(body) | Work::Call(Called::Other(body)) => asks_default(body),
+        Work::Expand => true,
+        Work::Value | Work::Human { .. } | Work::Call(Called::Around(_)) => false,
     })
+}
+
+fn is_default(model: &Field) -> bool {
+    model.constant().is_none_or(|alias| alias == "default")
 }
 
 /// The ways to a model, on one screen.

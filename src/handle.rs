@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use flowrun_engine::event::Record;
 use flowrun_engine::expr::Datum;
 use flowrun_engine::id::ValueHash;
-use flowrun_engine::observer::{Observer, Records};
-use flowrun_engine::run::RunOutcome;
+use flowrun_engine::observer::{Observer, Question, Records};
+use flowrun_engine::run::{AnswerError, Answers, RunOutcome};
 use futures_util::Stream;
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -28,16 +28,19 @@ pub enum Update {
         /// The next piece of its text.
         text: String,
     },
+    /// A step waits for a person: [`Run::answer`] answers. Where the run takes no answers it ends as `suspended`.
+    Asked(Question),
 }
 
 /// One execution of a workflow, going on in a task of its own.
 ///
-/// Read it with [`next`](Self::next) or as a [`Stream`] of [`Update`]s, end it early with [`cancel`](Self::cancel), and take
-/// what came of it with [`outcome`](Self::outcome). Dropping it stops the run where it is, requests in flight included.
+/// Read it with [`next`](Self::next) or as a [`Stream`] of [`Update`]s, answer what people are asked with
+/// [`answer`](Self::answer), end it early with [`cancel`](Self::cancel), and take what came of it with [`outcome`](Self::outcome). Dropping it stops the run where it is, requests in flight included.
 /// Updates wait in memory until they are read.
 pub struct Run {
     task: Task,
     cancel: CancellationToken,
+    answers: Option<Answers>,
     messages: UnboundedReceiver<Message>,
     values: IndexMap<ValueHash, Arc<Datum>>,
 }
@@ -48,8 +51,8 @@ enum Message {
 }
 
 impl Run {
-    pub(crate) fn new(task: Task, cancel: CancellationToken, reports: Reports) -> Self {
-        Self { task, cancel, messages: reports.0, values: IndexMap::new() }
+    pub(crate) fn new(task: Task, cancel: CancellationToken, answers: Option<Answers>, reports: Reports) -> Self {
+        Self { task, cancel, answers, messages: reports.0, values: IndexMap::new() }
     }
 
     /// What the run reports next; `None` once it is over and everything has been read.
@@ -60,6 +63,15 @@ impl Run {
     /// A value that an update mentioned: an input, a step's rendered input, its value, its report.
     pub fn value(&self, hash: ValueHash) -> Option<&Value> {
         self.values.get(&hash).map(|value| value.json())
+    }
+
+    /// Answers a step that asks a person, by its path; the first answer that fits counts. Needs [`RunOptions::answers`](crate::RunOptions::answers): a run
+    /// without does not wait for people.
+    ///
+    /// # Errors
+    /// [`AnswerError`]; after a `BadAnswer` the step still waits.
+    pub async fn answer(&self, path: &str, value: Value) -> Result<(), AnswerError> {
+        self.answers.as_ref().ok_or(AnswerError::NoAnswers)?.answer(path, value).await
     }
 
     /// Ends the run: it cancels what is in flight and ends as `cancelled`, which the remaining updates tell.
@@ -139,6 +151,10 @@ impl Observer for Channel {
 
     fn records(&self, records: &Records<'_>) {
         records.iter().for_each(|record| self.send(Message::Update(Update::Record(record))));
+    }
+
+    fn asked(&self, question: &Question) {
+        self.send(Message::Update(Update::Asked(question.clone())));
     }
 
     fn tokens(&self, path: &str, text: &str) {

@@ -72,7 +72,7 @@ pub use flowrun_engine::definition::{
 };
 pub use flowrun_engine::diagnostic::{Diagnostic, Place, Severity};
 pub use flowrun_engine::event::{
-    AttemptReport, Bound, DecideField, Decision, Event, Outcome, Record, RunEnded, RunStarted, SkipReason, Status,
+    AttemptReport, Bound, DecideField, Decision, Event, Outcome, PassEnd, Record, RunEnded, RunStarted, SkipReason, Status,
     TimerKind, Usage, Writer as LogWriter,
 };
 pub use flowrun_engine::expr::Datum;
@@ -80,9 +80,9 @@ pub use flowrun_engine::failure::{ErrorClass, ErrorDetails, StepError};
 pub use flowrun_engine::graph::{Limits, Workflow};
 pub use flowrun_engine::id::{StepId, ValueHash};
 pub use flowrun_engine::node::{Fields, Input, Kinds, Node, NodeContext, NodeError, Output, TokenSink};
-pub use flowrun_engine::observer::{Observer, Observers, Records};
+pub use flowrun_engine::observer::{Observer, Observers, Question, Records};
 pub use flowrun_engine::retry::RetryPolicy;
-pub use flowrun_engine::run::{RunOptions, RunOutcome, StartError};
+pub use flowrun_engine::run::{AnswerError, Answers, RunOptions, RunOutcome, StartError};
 pub use flowrun_engine::schema::{Schema, SchemaError};
 pub use flowrun_engine::source::Source;
 pub use flowrun_nodes::model::{CallContext, OpenAi, Scripted, Secret};

@@ -194,8 +194,8 @@ impl Flowrun {
     pub fn start(&self, workflow: &Arc<Workflow>, inputs: Value, mut options: RunOptions) -> Result<Run, RunError> {
         let (observer, reports) = handle::reports();
         options.observers.add(observer);
-        let cancel = options.cancel.clone();
-        Ok(Run::new(self.spawn(workflow, inputs, options)?, cancel, reports))
+        let (cancel, answers) = (options.cancel.clone(), options.answers.clone());
+        Ok(Run::new(self.spawn(workflow, inputs, options)?, cancel, answers, reports))
     }
 
     fn spawn(&self, workflow: &Arc<Workflow>, inputs: Value, options: RunOptions) -> Result<Task, RunError> {

@@ -290,9 +290,12 @@ fn essence(shown: &str) -> Vec<String> {
 }
 
 fn copy_examples(to: &Path) {
-    fs::create_dir(to).unwrap();
-    for path in fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().path()) {
-        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    for folder in ["", "flowcharts"] {
+        fs::create_dir(to.join(folder)).unwrap();
+        let from = fs::read_dir(root().join("examples").join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        for path in from.filter(|path| path.is_file()) {
+            fs::copy(&path, to.join(folder).join(path.file_name().unwrap())).unwrap();
+        }
     }
 }
 

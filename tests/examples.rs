@@ -20,8 +20,12 @@ fn printed(name: &str) -> String {
 
 #[test]
 fn examples_are_short() {
-    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+    let files = |folder: &str| std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    for file in files("examples").chain(files("examples/flowcharts")) {
         let path = file.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         let lines = std::fs::read_to_string(&path).unwrap().lines().count();
         assert!(lines < 60, "{}: {lines} lines", path.display());
     }
@@ -59,6 +63,39 @@ fn a_question_is_decomposed() {
     assert!(text.contains("the model drew: tower, building, difference, answer"), "{text}");
     assert!(text.contains("parts/tower: \"It was opened in 1889\""), "{text}");
     assert!(text.ends_with("The Eiffel Tower is 42 years older.\n"), "{text}");
+}
+
+/// The ten flowcharts that others get wrong, with what they give.
+const FLOWCHARTS: [(&str, &str); 10] = [
+    ("01-skipped-join", "36"),
+    ("02-uneven-branches", "2003"),
+    ("03-fast-branch", r#"{"tail":"Leaves in water.","slow":"It began long ago."}"#),
+    ("04-loop-fork-join", "Leaves fall in October."),
+    ("05-nested-loops", r#"{"row":2,"cell":3}"#),
+    ("06-race", "Lisbon"),
+    ("07-map-loop-map", "[[8,16,24],[10,20,30],[40,80,120]]"),
+    ("08-quorum", r#"{"winner":"red","votes":["red","red",null,"blue"]}"#),
+    ("09-expansion-in-a-loop", "The town hall is 61 m tall and the church 48 m."),
+    ("10-recursion", r#"{"sum":5,"left":[[3],[8]]}"#),
+];
+
+#[test]
+fn flowcharts_give_what_they_should() {
+    for (name, expected) in FLOWCHARTS {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowrun"));
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["run", "--no-record"]);
+        command.arg(format!("examples/flowcharts/{name}.yaml"));
+        let replies = format!("examples/flowcharts/{name}.replies.yaml");
+        if std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(&replies).exists() {
+            command.args(["--model", &format!("scripted:{replies}")]);
+        } else {
+            command.env_remove("OPENAI_BASE_URL").env_remove("OPENAI_API_KEY").env_remove("FLOWRUN_MODEL");
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {said}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), expected, "{name}: {said}");
+    }
 }
 
 /// Ends with the test.

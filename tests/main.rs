@@ -9,6 +9,7 @@ mod diagnostics;
 mod docs;
 mod embedding;
 mod examples;
+mod golden;
 mod graphs;
 mod hostile;
 mod http;

@@ -43,7 +43,10 @@ fn folder(name: &str) -> Vec<(String, String)> {
 fn shown() -> Vec<(String, String)> {
     let library = WORKFLOWS.iter().map(|(name, text)| (format!("@{name}"), (*text).to_owned()));
     let blocks = docs::blocks().into_iter().filter(|block| block.language == "yaml");
-    let all = library.chain(folder("examples")).chain(blocks.map(|block| (block.place, block.text)));
+    let all = library
+        .chain(folder("examples"))
+        .chain(folder("examples/flowcharts"))
+        .chain(blocks.map(|block| (block.place, block.text)));
     all.filter(|(_, text)| text.contains("flowrun: 1\n")).collect()
 }
 

@@ -70,7 +70,8 @@ impl Records<'_> {
                 (Some(step), Some((known, path))) if *known == step => path.clone(),
                 (Some(step), _) => last.insert((step, self.path(step))).1.clone(),
             };
-            Record { sequence, time_us: self.time_us, path, event: event.clone() }
+            let around = event.step().and_then(|step| self.scheduler.parent(step)).unwrap_or(StepId::ROOT);
+            Record { sequence, time_us: self.time_us, path, around, event: event.clone() }
         })
     }
 }

@@ -6,6 +6,7 @@ mod cost;
 mod draw;
 mod library;
 mod models;
+mod people;
 mod progress;
 mod run;
 mod screen;
@@ -39,7 +40,8 @@ Examples:
   flowrun check my.yaml && flowrun graph my.yaml
   flowrun trace last --prompts
 
-Exit codes: 0 success, 1 failed, 2 wrong usage or a file that does not check, 3 a budget or limit was used up, 4 cancelled.";
+Exit codes: 0 success, 1 failed, 2 wrong usage or a file that does not check, 3 a budget or limit was used up, 4 cancelled, \
+5 waits for a person's answer.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -192,6 +194,9 @@ struct RunArgs {
     /// Write the plan that a model drew as a workflow file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     save_plan: Option<PathBuf>,
+    /// Ask nobody: a run that needs a person's answer ends as `suspended`
+    #[arg(long)]
+    no_input: bool,
     /// Record nothing
     #[arg(long)]
     no_record: bool,
@@ -327,6 +332,12 @@ fn paint(text: &str) -> String {
 fn say(text: &str) {
     // Without anybody to read it there is nothing left to say.
     let _gone = writeln!(anstream::stderr(), "{text}");
+}
+
+/// Writes a line to standard error that is to be completed at the keyboard.
+fn write_prompt(text: &str) {
+    let mut terminal = anstream::stderr();
+    let _gone = write!(terminal, "{text}").and_then(|()| terminal.flush());
 }
 
 fn refuse(message: &str) -> ExitCode {

@@ -7,16 +7,16 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::render::{self, clean, columns, fit, fit_end};
-use crate::trace::{counted, duration, parent, thousands};
-use flowrun_engine::event::{Decision, Event, Outcome, Record, SkipReason, Usage};
+use crate::trace::{counted, duration, thousands};
+use flowrun_engine::event::{Decision, Event, Outcome, PassEnd, Record, SkipReason, Usage};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::graph::Graph;
-use flowrun_engine::id::ValueHash;
+use flowrun_engine::id::{StepId, ValueHash};
 use flowrun_engine::observer::{Observer, Records};
 use serde_json::Value;
 
@@ -33,6 +33,8 @@ const NOTABLE: usize = 8;
 /// Watches a run for a person.
 pub(super) struct Progress {
     state: Arc<Mutex<State>>,
+    /// Something was drawn.
+    painted: Arc<Condvar>,
     painter: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
@@ -63,8 +65,12 @@ struct State {
     lines: Vec<(bool, String)>,
     left_out: u64,
     leaves: BTreeMap<Arc<str>, Leaf>,
-    /// Open frames with how many of their steps have not ended.
-    frames: BTreeMap<Arc<str>, u64>,
+    /// Open frames, by the step that opened them, with how many of their steps have not ended.
+    frames: BTreeMap<StepId, u64>,
+    /// Somebody else writes on the terminal.
+    aside: bool,
+    /// Whether the live part stands on the terminal.
+    drawn: bool,
     counts: Counts,
     usage: Usage,
     values: BTreeMap<ValueHash, Arc<Datum>>,
@@ -75,13 +81,28 @@ impl Progress {
         let live = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let state = Arc::new(Mutex::new(State::new(live)));
         let (stop, stopped) = mpsc::channel();
-        let watched = state.clone();
+        let painted = Arc::new(Condvar::new());
+        let (watched, done) = (state.clone(), painted.clone());
         let painter = std::thread::Builder::new()
             .name("flowrun-progress".into())
-            .spawn(move || draw_until(&stopped, &watched))
+            .spawn(move || draw_until(&stopped, &watched, &done))
             .map(|thread| (stop, thread));
         // Without a thread nothing is drawn; the run is worth more than its picture.
-        Self { state, painter: Mutex::new(painter.ok()) }
+        Self { state, painted, painter: Mutex::new(painter.ok()) }
+    }
+
+    /// Takes the live part off the terminal and writes nothing until the view may be there again.
+    pub(super) fn step_aside(&self) {
+        let mut state = self.state();
+        state.aside = true;
+        while state.drawn {
+            state = self.painted.wait(state).expect("BUG: a panic in the progress view");
+        }
+    }
+
+    /// The terminal is the view's again.
+    pub(super) fn come_back(&self) {
+        self.state().aside = false;
     }
 
     /// Writes what is left and takes the live part off the terminal.
@@ -102,20 +123,26 @@ impl Progress {
     }
 }
 
-fn draw_until(stopped: &Receiver<()>, state: &Mutex<State>) {
+fn draw_until(stopped: &Receiver<()>, watched: &Mutex<State>, painted: &Condvar) {
     let mut screen = Screen::default();
     loop {
         let last = stopped.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout);
         let (columns, rows) = screen::size();
-        let mut state = state.lock().expect("BUG: a panic in the progress view");
+        let mut state = watched.lock().expect("BUG: a panic in the progress view");
+        if state.aside && !state.drawn && !last {
+            continue;
+        }
         let (live, lines) = (state.live, state.take_lines(columns, rows));
-        let area = if last || !live { Vec::new() } else { state.area(columns, rows) };
+        let area = if last || !live || state.aside { Vec::new() } else { state.area(columns, rows) };
+        let drawn = !area.is_empty();
         drop(state);
         if live {
             screen.draw(&lines, &area, columns);
         } else {
             lines.iter().for_each(|line| say(&paint(line)));
         }
+        watched.lock().expect("BUG: a panic in the progress view").drawn = drawn;
+        painted.notify_all();
         if last {
             return;
         }
@@ -126,7 +153,8 @@ impl State {
     fn new(live: bool) -> Self {
         let (leaves, frames, values) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (counts, usage, lines) = (Counts::default(), Usage::default(), Vec::new());
-        Self { began: Instant::now(), live, room: 24, lines, left_out: 0, leaves, frames, counts, usage, values }
+        let (room, left_out, aside, drawn) = (24, 0, false, false);
+        Self { began: Instant::now(), live, room, lines, left_out, leaves, frames, aside, drawn, counts, usage, values }
     }
 
     /// Keeps a line about a step. Between two drawings a terminal gets no more of them than it has rows.
@@ -168,11 +196,19 @@ impl State {
 
     fn take(&mut self, record: &Record) {
         match &record.event {
-            Event::FrameOpened { children, .. } => {
+            Event::FrameOpened { step, children, .. } => {
                 let frame = u64::from(!record.path.is_empty());
                 self.counts.known = (self.counts.known + u64::from(*children)).saturating_sub(frame);
-                self.frames.insert(record.path.clone(), u64::from(*children));
+                self.frames.insert(*step, u64::from(*children));
             }
+            Event::PassEnded { step, end: PassEnd::Again, .. } => {
+                self.counts.known += 1;
+                self.frames.entry(*step).and_modify(|unended| *unended += 1);
+            }
+            Event::PassEnded { end: PassEnd::Limit, pass, .. } => {
+                self.notable(format!("  {} ended at its bound, in pass #{pass}", clean(&record.path)));
+            }
+            Event::Suspended { .. } => self.line(|_| format!("? {}  waits for an answer", clean(&record.path))),
             Event::Started { attempt, .. } => {
                 let new = || Leaf { first_us: record.time_us, since: None, tail: String::new() };
                 let leaf = self.leaves.entry(record.path.clone()).or_insert_with(new);
@@ -199,16 +235,16 @@ impl State {
                 let plan = self.values.get(plan).map(|plan| plan.json().clone());
                 self.notable(drawn(&record.path, graph, plan.as_ref()));
             }
-            Event::Ended { outcome, .. } if !record.path.is_empty() => self.ended(record, outcome),
+            Event::Ended { step, outcome } if !record.path.is_empty() => self.ended(*step, record, outcome),
             _ => {}
         }
     }
 
-    fn ended(&mut self, record: &Record, outcome: &Outcome) {
-        if let Some(unended) = self.frames.get_mut(parent(&record.path).unwrap_or("")) {
+    fn ended(&mut self, step: StepId, record: &Record, outcome: &Outcome) {
+        if let Some(unended) = self.frames.get_mut(&record.around) {
             *unended = unended.saturating_sub(1);
         }
-        match (self.frames.remove(&record.path), outcome) {
+        match (self.frames.remove(&step), outcome) {
             // Items that were never opened have no end of their own.
             (Some(unopened), _) => self.counts.known = self.counts.known.saturating_sub(unopened),
             (None, Outcome::Succeeded { .. }) => self.counts.done += 1,
@@ -234,6 +270,7 @@ impl State {
                 self.notable(format!("✗ {path}{took}{word}  {}", clean(&error.message)));
             }
             Outcome::Skipped(SkipReason::Guard) => self.line(|_| format!("- {path}  skipped: its `when` is false")),
+            Outcome::Skipped(SkipReason::NotRouted) => self.line(|_| format!("- {path}  skipped: no edge led to it")),
             Outcome::Skipped(_) => self.line(|_| format!("- {path}  skipped: what it needs is not there")),
             Outcome::Cancelled => {}
         }
@@ -385,8 +422,10 @@ mod tests {
 
     use super::*;
 
+    /// An event of a step of the workflow, or of what the first one opened.
     fn record(path: &str, event: Event) -> Record {
-        Record { sequence: 0, time_us: 0, path: path.into(), event }
+        let around = StepId(u32::from(path.len() > 1));
+        Record { sequence: 0, time_us: 0, path: path.into(), around, event }
     }
 
     fn started(step: u32) -> Event {
@@ -400,16 +439,19 @@ mod tests {
     /// A run whose only node has that many items.
     fn run(items: u32) -> State {
         let mut state = State::new(true);
-        let frame = |children| Event::FrameOpened { step: StepId(0), graph: None, children };
-        state.take(&record("", frame(1)));
-        state.take(&record("a", frame(items)));
+        state.take(&record("", frame(0, 1)));
+        state.take(&record("a", frame(1, items)));
         state
+    }
+
+    fn frame(step: u32, children: u32) -> Event {
+        Event::FrameOpened { step: StepId(step), graph: None, children }
     }
 
     #[test]
     fn a_hundred_thousand_steps_are_a_few_lines() {
         let mut state = run(100_001);
-        (0..100_000).for_each(|n| state.take(&record(&format!("a[{n}]"), started(n))));
+        (0..100_000).for_each(|n| state.take(&record(&format!("a[{n}]"), started(n + 2))));
         state.tokens("a[7]", &"東京".repeat(1_000));
         for (columns, rows) in [(20, 4), (40, 12), (80, 24), (200, 50)] {
             let area = state.area(columns, rows);
@@ -420,7 +462,7 @@ mod tests {
         assert!(area[0].starts_with("… a[0]  ") && area.iter().any(|line| line.contains("東京東京")), "{area:?}");
         let hash = ValueHash::of_bytes(b"");
         let done = || Outcome::Succeeded { value: hash, recovered: None };
-        (0..100_000).for_each(|n| state.take(&record(&format!("a[{n}]"), ended(n, done()))));
+        (0..100_000).for_each(|n| state.take(&record(&format!("a[{n}]"), ended(n + 2, done()))));
         let lines = state.take_lines(80, 24);
         assert_eq!((lines.len(), lines.last().unwrap().as_str()), (25, "… and 99,976 more"));
         assert_eq!(
@@ -434,15 +476,31 @@ mod tests {
         let mut state = run(5);
         let error = flowrun_engine::failure::StepError::terminal("x", "it was refused, and why is a long story");
         let failed = Outcome::Failed { error, tolerated: false };
-        state.take(&record("a[0]", started(1)));
-        state.take(&record("a[0]", ended(1, failed.clone())));
+        state.take(&record("a[0]", started(2)));
+        state.take(&record("a[0]", ended(2, failed.clone())));
         assert_eq!(state.take_lines(20, 24), ["✗ a[0]  0 ms  it was", "    refused, and why", "    is a long story"]);
-        state.take(&record("a[1]", ended(2, Outcome::Skipped(SkipReason::Guard))));
-        state.take(&record("a[2]", started(3)));
+        state.take(&record("a[1]", ended(3, Outcome::Skipped(SkipReason::Guard))));
+        state.take(&record("a[2]", started(4)));
         assert!(state.area(80, 24)[1].starts_with("1 running, 2 waiting, 0 done, 1 skipped, 1 failed, 0 calls"));
-        state.take(&record("a[2]", ended(3, Outcome::Cancelled)));
-        state.take(&record("a", ended(0, failed)));
+        state.take(&record("a[2]", ended(4, Outcome::Cancelled)));
+        state.take(&record("a", ended(1, failed)));
         let status = &state.area(80, 24)[0];
         assert!(status.starts_with("0 running, 0 waiting, 0 done, 1 skipped, 1 failed, 1 cancelled"), "{status}");
+    }
+    #[test]
+    fn passes_are_counted_as_they_open() {
+        let mut state = run(1);
+        let done = || Outcome::Succeeded { value: ValueHash::of_bytes(b""), recovered: None };
+        let pass_ended = |end| Event::PassEnded { step: StepId(1), pass: 0, end };
+        for pass in 0..3 {
+            assert!(state.area(100, 24)[0].starts_with(&format!("0 running, 1 waiting, {pass} done")));
+            let path = format!("a#{pass}");
+            state.take(&record(&path, started(pass + 2)));
+            state.take(&record(&path, ended(pass + 2, done())));
+            state.take(&record("a", pass_ended(if pass < 2 { PassEnd::Again } else { PassEnd::Limit })));
+        }
+        state.take(&record("a", ended(1, done())));
+        assert!(state.area(100, 24)[0].starts_with("0 running, 0 waiting, 3 done"));
+        assert!(state.take_lines(80, 24).contains(&"  a ended at its bound, in pass #0".to_owned()));
     }
 }

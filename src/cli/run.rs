@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::render::{clean, visible};
 use crate::runs::{Recording, RunIdentity};
 use crate::trace::{Trace, counted, duration};
 use flowrun_engine::definition::WorkflowDef;
@@ -15,16 +17,19 @@ use flowrun_engine::event::{Bound, Decision, Event, Logged, Status, Writer};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::id::ValueHash;
-use flowrun_engine::observer::{Observer, Records};
-use flowrun_engine::run::{RunOptions, RunOutcome};
+use flowrun_engine::observer::{Observer, Question, Records};
+use flowrun_engine::run::{Answers, RunOptions, RunOutcome};
 use flowrun_engine::schema::Schema;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::people::{self, People};
 use super::progress::Progress;
 use super::{InputArgs, RunArgs, check, print, refuse, say};
 use crate::{Flowrun, configuration};
 
+/// Most steps that are named at the end of a run.
+const NAMED_MAX: usize = 5;
 /// How long the terminal may take to be left in order when a run is stopped at once.
 const LEAVE: Duration = Duration::from_millis(500);
 
@@ -38,13 +43,13 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Ok(inputs) => inputs,
         Err(problem) => return refuse(&problem),
     };
-    let asks = configuration::asks_default(&workflow.definition);
+    let asks = configuration::asks_default(&workflow.graph);
     let configured = match configuration::models(args.model.as_deref(), asks).await {
         Ok(configured) => configured,
         Err(problem) => return refuse(&problem),
     };
     let models = configured.models;
-    if let Err(problem) = configuration::models_work(&workflow.definition, &models) {
+    if let Err(problem) = configuration::models_work(&workflow, &models) {
         return refuse(&problem);
     }
     let flowrun = Flowrun::builder().models(models).build();
@@ -67,6 +72,16 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     if let Some(progress) = &progress {
         options.observers.add(progress.clone());
     }
+    if !args.no_input && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        let answers = Answers::default();
+        // Without a thread nobody can be asked, and the run says so at its end.
+        if let Ok(people) = People::at_the_terminal(answers.clone(), progress.clone()) {
+            options.observers.add(Arc::new(people));
+            options.answers = Some(answers);
+        }
+    }
+    let questions = Arc::new(Questions::default());
+    options.observers.add(questions.clone());
     let seen = Arc::new(Seen::default());
     if args.save_plan.is_some() || args.json {
         options.observers.add(seen.clone());
@@ -91,7 +106,7 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     if let Some(Err(problem)) = &recorded {
         say(&format!("warning: the run could not be recorded: {problem}"));
     }
-    conclude(&id, &outcome, &args, &seen)
+    conclude(&id, &outcome, &args, &seen, &questions)
 }
 
 /// Inputs from the file and the flags; flags win.
@@ -128,7 +143,7 @@ pub(super) fn inputs(workflow: &Workflow, args: &InputArgs) -> Result<Map<String
 
 /// What a text of the command line means to a type: itself where texts fit, else JSON. JSON that does not fit stays as it was
 /// meant, so that what the run says of it points inside.
-fn input_value(schema: &Schema, text: &str) -> Result<Value, String> {
+pub(super) fn input_value(schema: &Schema, text: &str) -> Result<Value, String> {
     let verbatim = Value::String(text.to_owned());
     let takes_text = schema.validate(&verbatim).is_ok();
     if schema.only_type() == Some("string") {
@@ -162,7 +177,7 @@ pub(super) fn usage(workflow: &Workflow) -> String {
 }
 
 /// A value of a type, with `word` for its texts.
-fn example(schema: &Value, word: &str) -> Value {
+pub(super) fn example(schema: &Value, word: &str) -> Value {
     let first = |key: &str| schema.get(key).and_then(Value::as_array).and_then(|all| all.first());
     if let Some(value) = first("enum") {
         return value.clone();
@@ -238,13 +253,16 @@ fn on_interrupt(progress: Option<Arc<Progress>>) -> CancellationToken {
     token
 }
 
-fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen) -> ExitCode {
+fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen, questions: &Questions) -> ExitCode {
+    let asked = questions.open(outcome);
     if args.json {
         let critical_path_ms =
             Trace::new(&seen.log.lock().expect("BUG: a panic while an event was kept").1).critical_path_us / 1_000;
         let object = json!({
             "run": id, "status": outcome.status.word(), "output": outcome.output, "error": outcome.error, "usage": outcome.usage,
             "steps": outcome.steps, "wall_ms": outcome.wall_ms, "critical_path_ms": critical_path_ms,
+            "limits_reached": outcome.limits_reached,
+            "asked": asked.iter().map(|asked| json!({"step": *asked.path, "prompt": asked.prompt, "schema": asked.schema})).collect::<Vec<_>>(),
         });
         print(&format!("{object}\n"));
     } else if let Some(output) = &outcome.output {
@@ -265,13 +283,63 @@ fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen) -> Exit
             Bound::Steps => "error: the run reached `limits.steps`; the output is what there was so far",
         });
     }
+    if !asked.is_empty() {
+        say(&waiting(&asked));
+    }
     if !args.quiet {
+        if !outcome.limits_reached.is_empty() {
+            say(&format!("ended at a bound: {}", named(&outcome.limits_reached)));
+        }
         let usage = outcome.usage;
         let tokens = counted(usage.prompt_tokens + usage.completion_tokens, "token");
         let (calls, time) = (counted(usage.calls, "call"), duration(1_000 * outcome.wall_ms));
         say(&format!("run {id}: {}, {calls}, {tokens}, {time}", outcome.status.word()));
     }
     if outcome.status == Status::Success { ExitCode::SUCCESS } else { ExitCode::from(outcome.status.exit_code()) }
+}
+
+/// What is asked of people, and how it goes on.
+fn waiting(asked: &[Question]) -> String {
+    let mut text = String::new();
+    for question in asked.iter().take(NAMED_MAX) {
+        let prompt: Vec<String> = question.prompt.lines().map(|line| format!("  {}\n", visible(line))).collect();
+        let wanted = people::wanted(question.schema.as_ref());
+        text.push_str(&format!("step `{}` asks for {wanted}:\n{}", clean(&question.path), prompt.concat()));
+    }
+    if asked.len() > NAMED_MAX {
+        text.push_str(&format!("and {} more steps ask\n", asked.len() - NAMED_MAX));
+    }
+    text + "help: run it on a terminal and you are asked, or answer in a program (`Run::answer`); with `timeout` and `default` a step \
+            answers by itself"
+}
+
+/// Paths, the first few by name.
+fn named(paths: &[String]) -> String {
+    let names: Vec<String> = paths.iter().take(NAMED_MAX).map(|path| format!("`{}`", clean(path))).collect();
+    let more = paths.len().saturating_sub(NAMED_MAX);
+    names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
+/// Remembers what people are asked.
+#[derive(Default)]
+struct Questions(Mutex<Vec<Question>>);
+
+impl Questions {
+    /// Those that wait when the run has ended.
+    fn open(&self, outcome: &RunOutcome) -> Vec<Question> {
+        let asked = self.0.lock().expect("BUG: a panic while a question was kept");
+        asked.iter().filter(|question| outcome.asked.iter().any(|path| **path == *question.path)).cloned().collect()
+    }
+}
+
+impl Observer for Questions {
+    fn wants_values(&self) -> bool {
+        false
+    }
+
+    fn asked(&self, question: &Question) {
+        self.0.lock().expect("BUG: a panic while a question was kept").push(question.clone());
+    }
 }
 
 /// Remembers the events for `--json`, and the last plan that was expanded, with the keys that its texts may mention.

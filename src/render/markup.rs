@@ -6,33 +6,13 @@
 
 use std::fmt::Write;
 
-use super::{Detail, clean, notes};
+use super::notes::{notes, title};
+use super::picture::{Edge, Line, Part, Picture};
 use crate::trace::counted;
-use flowrun_engine::graph::{Called, DependencyMode, Graph, Node, Work};
+use flowrun_engine::graph::{Graph, Node, Work};
 
 /// Most nodes that are drawn, boxes included.
 const NODES_MAX: usize = 2_000;
-
-/// What is drawn, in reading order. A number is the id of a node or box.
-enum Part {
-    Node { id: usize, depth: usize, shape: Shape, label: Vec<String> },
-    Open { id: usize, depth: usize, label: Vec<String> },
-    Close { depth: usize },
-}
-
-struct Edge {
-    from: usize,
-    to: usize,
-    label: Option<&'static str>,
-}
-
-#[derive(Default)]
-struct Drawing {
-    parts: Vec<Part>,
-    edges: Vec<Edge>,
-    drawn: usize,
-    left_out: usize,
-}
 
 #[derive(Clone, Copy)]
 enum Shape {
@@ -40,6 +20,7 @@ enum Shape {
     Plans,
     Expands,
     Computes,
+    Person,
     Other,
 }
 
@@ -48,6 +29,7 @@ impl Shape {
         match (&node.work, node.code.kind.as_str()) {
             (Work::Expand, _) => Shape::Expands,
             (Work::Value, _) => Shape::Computes,
+            (Work::Human { .. }, _) => Shape::Person,
             (_, "llm") => Shape::Asks,
             (_, "plan") => Shape::Plans,
             _ => Shape::Other,
@@ -61,6 +43,7 @@ impl Shape {
             Shape::Plans => ("{{", "}}"),
             Shape::Expands => ("[[", "]]"),
             Shape::Computes => ("([", "])"),
+            Shape::Person => (">", "]"),
             Shape::Other => ("[/", "/]"),
         }
     }
@@ -72,82 +55,62 @@ impl Shape {
             Shape::Plans => "shape=hexagon",
             Shape::Expands => "shape=component",
             Shape::Computes => "shape=box, style=rounded",
+            Shape::Person => "shape=house",
             Shape::Other => "shape=parallelogram",
         }
     }
 }
 
-impl Drawing {
-    fn of(graph: &Graph) -> Self {
-        let mut drawing = Self::default();
-        drawing.add(graph, 0);
-        drawing
-    }
+/// The lines of a node's label.
+fn label(node: &Node) -> Vec<String> {
+    std::iter::once(title(node)).chain(notes(node)).collect()
+}
 
-    /// Adds the nodes of a graph, then its edges. Checked graphs nest a few levels only.
-    fn add(&mut self, graph: &Graph, depth: usize) {
-        let mut ids = Vec::new();
-        for node in graph.nodes() {
-            if self.drawn == NODES_MAX {
-                break;
-            }
-            let id = self.drawn;
-            self.drawn += 1;
-            ids.push(id);
-            let mut label = vec![format!("{} ({})", clean(&node.name), clean(&node.code.kind))];
-            label.extend(notes(graph, node, Detail::Conditions));
-            match &node.work {
-                Work::Group(body) | Work::Loop(body) | Work::Call(Called::Other(body)) if self.drawn < NODES_MAX => {
-                    self.parts.push(Part::Open { id, depth, label });
-                    self.add(body, depth + 1);
-                    self.parts.push(Part::Close { depth });
-                }
-                _ => self.parts.push(Part::Node { id, depth, shape: Shape::of(node), label }),
-            }
-        }
-        self.left_out += graph.nodes().len() - ids.len();
-        for (node, to) in graph.nodes().iter().zip(&ids) {
-            for dependency in &node.dependencies {
-                let any = node.counted.iter().any(|counted| counted.source == dependency.source);
-                let optional = dependency.mode == DependencyMode::Optional;
-                let label = if any { Some("any") } else { optional.then_some("if there") };
-                if let Some(from) = ids.get(dependency.source.index()) {
-                    self.edges.push(Edge { from: *from, to: *to, label });
-                }
-            }
+/// The first node inside of each box; other nodes are their own.
+fn insides(picture: &Picture<'_>) -> Vec<usize> {
+    let mut inside: Vec<usize> = (0..picture.drawn).collect();
+    for part in picture.parts.iter().rev() {
+        if let Part::Open { id, .. } = part {
+            inside[*id] = inside.get(*id + 1).copied().unwrap_or(*id);
         }
     }
+    inside
+}
 
-    /// What says that something is missing.
-    fn rest(&self) -> Option<String> {
-        (self.left_out > 0).then(|| format!("… and {}", counted(self.left_out as u64, "more node")))
-    }
+/// What says that something is missing.
+fn rest(picture: &Picture<'_>) -> Option<String> {
+    (picture.left_out > 0).then(|| format!("… and {}", counted(picture.left_out as u64, "more node")))
 }
 
 /// The graph as a flowchart of Mermaid.
 pub fn mermaid(graph: &Graph) -> String {
-    let drawing = Drawing::of(graph);
-    let quoted = |label: &[String]| label.iter().map(|line| by_number(line)).collect::<Vec<_>>().join("<br/>");
+    let picture = Picture::of(graph, NODES_MAX, false);
+    let quoted = |node: &Node| label(node).iter().map(|line| by_number(line)).collect::<Vec<_>>().join("<br/>");
     let mut text = "flowchart TD\n".to_owned();
-    for part in &drawing.parts {
+    for part in &picture.parts {
         let _ = match part {
-            Part::Node { id, depth, shape, label } => {
-                let (open, close) = shape.brackets();
-                writeln!(text, "{}n{id}{open}\"{}\"{close}", indent(*depth), quoted(label))
+            Part::Node { id, depth, node } => {
+                let (open, close) = Shape::of(node).brackets();
+                writeln!(text, "{}n{id}{open}\"{}\"{close}", indent(*depth), quoted(node))
             }
-            Part::Open { id, depth, label } => {
-                writeln!(text, "{}subgraph n{id}[\"{}\"]", indent(*depth), quoted(label))
+            Part::Open { id, depth, node } => {
+                writeln!(text, "{}subgraph n{id}[\"{}\"]", indent(*depth), quoted(node))
             }
             Part::Close { depth } => writeln!(text, "{}end", indent(*depth)),
         };
     }
-    for Edge { from, to, label } in &drawing.edges {
-        let _ = match label {
-            None => writeln!(text, "  n{from} --> n{to}"),
-            Some(label) => writeln!(text, "  n{from} -. \"{label}\" .-> n{to}"),
+    let inside = insides(&picture);
+    for Edge { from, to, line, label } in &picture.edges {
+        // No box can have an edge to itself; its first node can.
+        let (from, to) = if from == to { (inside[*from], inside[*to]) } else { (*from, *to) };
+        let label = label.as_ref().map(|label| by_number(label));
+        let _ = match (line, label) {
+            (Line::Solid, None) => writeln!(text, "  n{from} --> n{to}"),
+            (Line::Solid, Some(label)) => writeln!(text, "  n{from} -- \"{label}\" --> n{to}"),
+            (_, label) => writeln!(text, "  n{from} -. \"{}\" .-> n{to}", label.unwrap_or_default()),
         };
     }
-    if let Some(rest) = drawing.rest() {
+    if let Some(rest) = rest(&picture) {
         let _ = writeln!(text, "  rest[\"{}\"]", by_number(&rest));
     }
     text
@@ -155,36 +118,37 @@ pub fn mermaid(graph: &Graph) -> String {
 
 /// The graph in the language of Graphviz.
 pub fn dot(graph: &Graph) -> String {
-    let drawing = Drawing::of(graph);
-    let quoted = |label: &[String]| label.iter().map(|line| escaped(line)).collect::<Vec<_>>().join("\\n");
+    let picture = Picture::of(graph, NODES_MAX, false);
+    let quoted = |node: &Node| label(node).iter().map(|line| escaped(line)).collect::<Vec<_>>().join("\\n");
     let mut text = "digraph workflow {\n  compound=true;\n".to_owned();
     // Edges join nodes, so one to or from a box goes to the first node inside and is cut off at the rim.
-    let mut inside: Vec<usize> = (0..drawing.drawn).collect();
-    for part in drawing.parts.iter().rev() {
-        if let Part::Open { id, .. } = part {
-            inside[*id] = inside[*id + 1];
-        }
-    }
-    for part in &drawing.parts {
+    let inside = insides(&picture);
+    for part in &picture.parts {
         let _ = match part {
-            Part::Node { id, depth, shape, label } => {
-                writeln!(text, "{}n{id} [{}, label=\"{}\"];", indent(*depth), shape.attributes(), quoted(label))
+            Part::Node { id, depth, node } => {
+                let attributes = Shape::of(node).attributes();
+                writeln!(text, "{}n{id} [{attributes}, label=\"{}\"];", indent(*depth), quoted(node))
             }
-            Part::Open { id, depth, label } => {
-                writeln!(text, "{}subgraph cluster_n{id} {{ label=\"{}\";", indent(*depth), quoted(label))
+            Part::Open { id, depth, node } => {
+                writeln!(text, "{}subgraph cluster_n{id} {{ label=\"{}\";", indent(*depth), quoted(node))
             }
             Part::Close { depth } => writeln!(text, "{}}}", indent(*depth)),
         };
     }
-    for Edge { from, to, label } in &drawing.edges {
+    for Edge { from, to, line, label } in &picture.edges {
         let mut attributes = Vec::new();
-        attributes.extend(label.map(|label| format!("style=dashed, label=\"{label}\"")));
+        attributes.extend(match line {
+            Line::Solid => None,
+            Line::Dashed => Some("style=dashed".to_owned()),
+            Line::Dotted => Some("style=dotted".to_owned()),
+        });
+        attributes.extend(label.as_ref().map(|label| format!("label=\"{}\"", escaped(label))));
         attributes.extend((inside[*from] != *from).then(|| format!("ltail=cluster_n{from}")));
         attributes.extend((inside[*to] != *to).then(|| format!("lhead=cluster_n{to}")));
         let attributes = if attributes.is_empty() { String::new() } else { format!(" [{}]", attributes.join(", ")) };
         let _ = writeln!(text, "  n{} -> n{}{attributes};", inside[*from], inside[*to]);
     }
-    if let Some(rest) = drawing.rest() {
+    if let Some(rest) = rest(&picture) {
         let _ = writeln!(text, "  rest [shape=plaintext, label=\"{}\"];", escaped(&rest));
     }
     text + "}\n"
@@ -208,7 +172,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flowrun_engine::graph::Dependency;
+    use flowrun_engine::graph::{Dependency, DependencyMode};
     use flowrun_engine::id::NodeIndex;
 
     const HOSTILE: &str = "a\"]; n9 --> x\n%%{init: {}}%% `b` <script>&lt;\\ \u{1b}[2J\u{202e}; end";
@@ -239,6 +203,19 @@ mod tests {
         for text in [mermaid, dot] {
             assert!(!text.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}'), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_condition_never_becomes_markup() {
+        let text = r#"{flowrun: 1, inputs: {q: string}, nodes: {a: {value: q, next: [{when: "q == '\"]; n9 --> x <b>'", to: b}, {to: a, max: 2}]}, b: {value: a}}, output: b}"#;
+        let workflow = crate::Flowrun::builder().build().parse("hostile.yaml", text).expect("it checks");
+        let (mermaid, dot) = (mermaid(&workflow.graph), dot(&workflow.graph));
+        assert!(
+            mermaid.contains(r##"  n1 -- "q == '#34;]#59; n9 --#62; x #60;b#62;'" --> n2"##)
+                && mermaid.contains(r#"  n1 -- "else, max 2" --> n1"#),
+            "{mermaid}"
+        );
+        assert!(dot.contains(r#"  n1 -> n2 [label="q == '\"]; n9 --> x <b>'"];"#), "{dot}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! [`dot`] write it for programs that draw.
 
 mod markup;
+mod notes;
+mod picture;
 
 use std::fmt::Write;
 
@@ -10,9 +12,10 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 pub use markup::{dot, mermaid};
 
-use flowrun_engine::definition::listed;
-use flowrun_engine::graph::{Called, DependencyMode, Graph, Node, Work};
-use serde_json::Value;
+use flowrun_engine::graph::{Graph, Work};
+
+use notes::{Ways, flow_has_conditions, flow_notes, notes, source_notes, title};
+use picture::{Line, Part, Picture, body, header};
 
 /// Most nodes that are drawn as boxes.
 const BOXES_MAX: usize = 40;
@@ -23,12 +26,13 @@ const LINES_MAX: usize = 500;
 
 /// Draws a graph, at most `width` characters wide.
 pub fn graph(graph: &Graph, width: usize) -> String {
-    let boxes = if graph.nodes().len() <= BOXES_MAX { draw(graph) } else { String::new() };
+    let picture = Picture::of(graph, BOXES_MAX + 1, true);
+    let boxes = if picture.drawn <= BOXES_MAX { draw(&picture) } else { String::new() };
     let fits = !boxes.is_empty() && boxes.lines().all(|line| line.trim_end().chars().count() <= width);
-    let edges: usize = graph.nodes().iter().map(|node| node.dependencies.len()).sum();
-    let clear = edges <= EDGES_MAX && !boxes.contains('┼');
+    let clear = picture.edges.len() <= EDGES_MAX && !boxes.contains(['┼', '╪', '╫']);
     let mut text = if fits { boxes } else { String::new() };
-    list(graph, if fits && clear { Detail::Conditions } else { Detail::Everything }, 0, &mut text);
+    let detail = if fits && clear { Detail::Conditions } else { Detail::Everything };
+    list(graph, detail, &Ways::default(), 0, &mut text);
     text
 }
 
@@ -40,67 +44,68 @@ enum Detail {
     Everything,
 }
 
-fn draw(graph: &Graph) -> String {
-    let labels: Vec<String> = graph.nodes().iter().map(|node| clean(&node.name)).collect();
-    let ids: Vec<(usize, &str)> = labels.iter().enumerate().map(|(index, label)| (index, label.as_str())).collect();
-    let edges: Vec<(usize, usize)> = graph
-        .nodes()
-        .iter()
-        .enumerate()
-        .flat_map(|(to, node)| node.dependencies.iter().map(move |dependency| (dependency.source.index(), to)))
+/// The picture in boxes: nodes by name, loops around their nodes. What is merely read has no line.
+fn draw(picture: &Picture<'_>) -> String {
+    let labels: Vec<String> = (picture.parts.iter())
+        .map(|part| match part {
+            Part::Node { node, .. } => clean(header(node)),
+            Part::Open { node, .. } => title(node),
+            Part::Close { .. } => String::new(),
+        })
         .collect();
-    let drawn = ascii_dag::Graph::from_edges(&ids, &edges);
+    let mut drawn = ascii_dag::Graph::new();
+    let mut open: Vec<usize> = Vec::new();
+    for (part, label) in picture.parts.iter().zip(&labels) {
+        // It refuses what is inside of itself, which parts are not.
+        let _placed = match part {
+            Part::Node { id, .. } => {
+                drawn.add_node(*id, label.as_str());
+                open.last().map(|around| drawn.put_nodes(&[*id]).inside(*around))
+            }
+            Part::Open { .. } => {
+                let inner = drawn.add_subgraph(label);
+                let around = open.last().copied();
+                open.push(inner);
+                around.map(|around| drawn.put_subgraphs(&[inner]).inside(around))
+            }
+            Part::Close { .. } => {
+                open.pop();
+                None
+            }
+        };
+    }
+    for edge in picture.edges.iter().filter(|edge| edge.line != Line::Dotted && picture.is_node(edge)) {
+        drawn.add_edge(edge.from, edge.to, None);
+    }
     let text = drawn.compute_layout().render_string(&RenderOptions::plain());
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     lines.iter().fold(String::new(), |text, line| text + line + "\n")
 }
 
-fn list(graph: &Graph, detail: Detail, depth: usize, text: &mut String) {
+fn list(graph: &Graph, detail: Detail, ways: &Ways, depth: usize, text: &mut String) {
     for (shown, node) in graph.nodes().iter().enumerate() {
         if shown == LINES_MAX {
             let _ = writeln!(text, "{}… and {} more", "  ".repeat(depth), graph.nodes().len() - shown);
             return;
         }
-        let notes = notes(graph, node, detail);
-        let inner = match &node.work {
-            Work::Group(body) | Work::Loop(body) | Work::Call(Called::Other(body)) => Some(body),
-            _ => None,
-        };
-        if detail == Detail::Everything || !notes.is_empty() || inner.is_some() {
-            let kind = &node.code.kind;
-            let line = format!("{}{} ({kind}) {}", "  ".repeat(depth + 1), clean(&node.name), notes.join("; "));
+        let mut said = notes(node);
+        if detail == Detail::Everything {
+            said.extend(source_notes(graph, node));
+        }
+        if detail == Detail::Everything || flow_has_conditions(node) {
+            said.extend(flow_notes(graph, node, ways));
+        }
+        let inner = body(node);
+        if detail == Detail::Everything || !said.is_empty() || inner.is_some() {
+            let line = format!("{}{} {}", "  ".repeat(depth + 1), title(node), said.join("; "));
             let _ = writeln!(text, "{}", line.trim_end());
         }
         if let Some(body) = inner.filter(|_| depth < 8) {
-            list(body, Detail::Everything, depth + 1, text);
+            let is_drawn = matches!(node.work, Work::Loop(_));
+            let detail = if is_drawn { detail } else { Detail::Everything };
+            list(body, detail, &Ways::out_of(graph, node, ways), depth + 1, text);
         }
     }
-}
-
-fn notes(graph: &Graph, node: &Node, detail: Detail) -> Vec<String> {
-    let source = |tree: &Option<Box<flowrun_engine::expr::Tree>>| {
-        tree.as_ref()
-            .map(|tree| tree.leaves().iter().map(|(_, leaf)| clean(leaf.text())).collect::<Vec<_>>().join(", "))
-    };
-    let mut notes = Vec::new();
-    let names = node.code.spec.as_ref().and_then(|spec| node.code.fields.get(spec.names()?.name.as_str())?.constant());
-    let names = names.map(|names| listed(names).iter().filter_map(Value::as_str).map(clean).collect::<Vec<_>>());
-    notes.extend(names.map(|names| names.join(" or ")));
-    notes.extend(source(&node.code.guard).map(|when| format!("when {when}")));
-    notes.extend(source(&node.code.items).map(|list| format!("for each of {list}")));
-    notes.extend(node.samples.map(|_| "several samples".to_owned()));
-    notes.extend((!node.counted.is_empty()).then(|| "joins any".to_owned()));
-    if detail == Detail::Everything {
-        let names = |wanted: &[DependencyMode]| -> Vec<String> {
-            let of = node.dependencies.iter().filter(|dependency| wanted.contains(&dependency.mode));
-            of.map(|dependency| clean(&graph.node(dependency.source).name)).collect()
-        };
-        let (required, optional) =
-            (names(&[DependencyMode::Required]), names(&[DependencyMode::Optional, DependencyMode::Waits]));
-        notes.extend((!required.is_empty()).then(|| format!("← {}", required.join(", "))));
-        notes.extend((!optional.is_empty()).then(|| format!("← {} (if there)", optional.join(", "))));
-    }
-    notes
 }
 
 /// Names and texts may come from a model: nothing of them reaches the terminal but visible characters, in their order.
@@ -159,7 +164,7 @@ pub(crate) fn columns(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flowrun_engine::graph::Dependency;
+    use flowrun_engine::graph::{Dependency, DependencyMode, Node};
     use flowrun_engine::id::NodeIndex;
 
     fn fan(n: u32) -> Graph {

@@ -24,7 +24,8 @@ pub struct RunSummary {
     pub id: String,
     /// The workflow's name.
     pub workflow: String,
-    /// `success`, `failed`, `exhausted`, `cancelled`; `running`, or `interrupted` if it never ended.
+    /// `success`, `failed`, `exhausted`, `cancelled`; if it has not ended `running`, `suspended` while all that is left waits for
+    /// people, or `interrupted`.
     pub status: String,
     /// When it started (RFC 3339).
     pub started: String,
@@ -161,7 +162,11 @@ impl RunLog {
     /// The run in short.
     pub fn summary(&self) -> RunSummary {
         let ended = self.events.iter().rev().find(|event| event.kind == "run_ended");
-        let unended = if self.running_us.is_some() { "running" } else { "interrupted" };
+        let unended = match self.running_us {
+            Some(_) => "running",
+            None if self.waits_for_people() => "suspended",
+            None => "interrupted",
+        };
         let status = ended.and_then(|event| event.text("status")).unwrap_or(unended);
         let usage = ended.map(Logged::usage);
         let first = |event: &&Logged| event.kind == "started" && event.line["attempt"] == 1;
@@ -174,6 +179,21 @@ impl RunLog {
             steps: self.events.iter().filter(first).count() as u64,
             usage: usage.unwrap_or_else(|| self.usage_so_far()),
         }
+    }
+
+    /// Whether the log ends where nothing but people can make the run go on: every step that began and has not ended asks one.
+    fn waits_for_people(&self) -> bool {
+        let mut open: BTreeMap<&str, &str> = BTreeMap::new();
+        for event in self.events.iter().filter(|event| !event.step.is_empty()) {
+            match event.kind.as_str() {
+                "frame_opened" | "ended" => drop(open.remove(event.step.as_str())),
+                kind @ ("ready" | "started" | "suspended" | "answered" | "backoff") => {
+                    open.insert(&event.step, kind);
+                }
+                _ => {}
+            }
+        }
+        !open.is_empty() && open.values().all(|kind| *kind == "suspended")
     }
 
     fn usage_so_far(&self) -> Usage {

@@ -35,7 +35,9 @@ pub struct Attempt {
 pub struct TraceStep {
     /// Its path.
     pub path: String,
-    /// Its state word; `unfinished` if the log ends before it does.
+    /// What it is called below the step around it: `draft`, `[2]`, `#1`.
+    pub name: String,
+    /// Its state word; `suspended` while a person is asked, `unfinished` if the log ends before it does.
     pub state: String,
     /// When it became ready, if it still waits for room, in microseconds since the run started.
     pub ready_us: Option<u64>,
@@ -43,12 +45,14 @@ pub struct TraceStep {
     pub started_us: Option<u64>,
     /// When it ended.
     pub ended_us: Option<u64>,
-    /// The attempts of a leaf, in order; empty for everything that runs nothing itself.
+    /// The attempts of a leaf, in order; of a step that asks a person the time of asking. Empty for everything that runs nothing itself.
     pub attempts: Vec<Attempt>,
     /// What its attempts cost.
     pub usage: Usage,
     /// Why it was skipped, or the first line of what went wrong.
     pub why: Option<String>,
+    /// What else became of it: how its loop ended, who won its race, that its value is not used.
+    pub notes: Vec<String>,
     /// Hashes of its rendered input and of its value.
     pub input: Option<String>,
     /// See `input`.
@@ -77,14 +81,14 @@ impl TraceStep {
             "failed" => '✗',
             "skipped" => '-',
             "cancelled" => '■',
+            "suspended" => '?',
             _ => '…',
         }
     }
 
-    /// What it is called below its parent.
+    /// What it is called in a view that begins with it, or below the step around it.
     fn label(&self, depth: usize) -> &str {
-        let name = self.path.rsplit('/').next().unwrap_or(&self.path);
-        if depth > 0 && self.path.ends_with(']') { name.rfind('[').map_or(name, |at| &name[at..]) } else { name }
+        if depth > 0 { &self.name } else { self.path.rsplit('/').next().unwrap_or(&self.path) }
     }
 }
 
@@ -113,8 +117,11 @@ impl Trace {
         let mut trace = Self { until_us: events.last().map_or(0, |event| event.time_us), ..Self::default() };
         let mut index: BTreeMap<String, usize> = BTreeMap::new();
         for event in events.iter().filter(|event| !event.step.is_empty()) {
-            let at = trace.step(&event.step, &mut index);
+            let at = trace.step(&event.step, event.text("in"), &mut index);
             trace.steps[at].take(event);
+            if event.kind == "unused" {
+                trace.leave_out(at, event.line["from"].as_u64().unwrap_or(0));
+            }
         }
         trace.failure = events.iter().rev().find(|event| event.kind == "run_ended").and_then(|event| {
             let step = event.text("failed_step").unwrap_or_default();
@@ -126,19 +133,38 @@ impl Trace {
         trace
     }
 
-    /// The step of that path; new ones are hung below their parents.
-    fn step(&mut self, path: &str, index: &mut BTreeMap<String, usize>) -> usize {
+    /// The step of that path; new ones are hung below the step around them, which the path tells unless `around` does.
+    fn step(&mut self, path: &str, around: Option<&str>, index: &mut BTreeMap<String, usize>) -> usize {
         if let Some(at) = index.get(path) {
             return *at;
         }
         let at = self.steps.len();
-        self.steps.push(TraceStep { path: path.to_owned(), state: "unfinished".to_owned(), ..TraceStep::default() });
-        index.insert(path.to_owned(), at);
-        match parent(path).and_then(|parent| index.get(parent).copied()) {
-            Some(parent) => self.steps[parent].children.push(at),
+        let outer = [around, pass_parent(path), parent(path)].into_iter().flatten().find_map(|path| index.get(path));
+        let name = match outer.map(|outer| &self.steps[*outer].path) {
+            Some(outer) => {
+                path.strip_prefix(outer).map_or_else(|| node_name(path), |rest| rest.trim_start_matches('/'))
+            }
+            None => path,
+        };
+        let state = "unfinished".to_owned();
+        self.steps.push(TraceStep { path: path.to_owned(), name: name.to_owned(), state, ..TraceStep::default() });
+        match outer {
+            Some(outer) => self.steps[*outer].children.push(at),
             None => self.roots.push(at),
         }
+        index.insert(path.to_owned(), at);
         at
+    }
+
+    /// Items from a number on are not part of their map's value.
+    fn leave_out(&mut self, map: usize, from: u64) {
+        for at in self.steps[map].children.clone() {
+            let step = &mut self.steps[at];
+            let number = step.name.trim_matches(['[', ']']).parse::<u64>();
+            if number.is_ok_and(|number| number >= from) {
+                step.notes.push("unused".to_owned());
+            }
+        }
     }
 
     /// A step and everything below it, parents first.
@@ -211,8 +237,11 @@ impl TraceStep {
     fn take(&mut self, event: &Logged) {
         let now = event.time_us;
         match event.kind.as_str() {
-            "ready" => self.ready_us = Some(now),
-            "started" => {
+            "ready" => {
+                self.ready_us = Some(now);
+                self.notes.extend(event.text("winner").map(|winner| format!("`{winner}` won")));
+            }
+            "started" | "suspended" => {
                 let ready_us = self.ready_us.take().unwrap_or(now);
                 self.attempts.push(Attempt {
                     ready_us,
@@ -223,7 +252,12 @@ impl TraceStep {
                 });
                 self.started_us = self.started_us.or(Some(now));
                 self.input = event.text("input").map(str::to_owned);
+                if event.kind == "suspended" {
+                    self.state = "suspended".to_owned();
+                }
             }
+            "answered" => self.end_attempt(now),
+            "pass_ended" => self.notes.extend(loop_ended(event)),
             "frame_opened" => self.started_us = self.started_us.or(Some(now)),
             "settled" => {
                 self.end_attempt(now);
@@ -269,6 +303,7 @@ fn why(event: &Logged) -> Option<String> {
         Some("requires") => Some(format!("needs `{source}`")),
         Some("output_requires") => Some(format!("its output needs `{source}`")),
         Some("guard") => Some("its `when` is false".to_owned()),
+        Some("not_routed") => Some("no edge led to it".to_owned()),
         Some("none_of") => Some("none of what it joins succeeded".to_owned()),
         _ => match message(&event.line["recovered"]) {
             Some(error) => Some(format!("recovered from: {error}")),
@@ -277,8 +312,34 @@ fn why(event: &Logged) -> Option<String> {
     }
 }
 
+/// How a loop ended, if it did.
+fn loop_ended(event: &Logged) -> Option<String> {
+    let passes = match event.line["pass"].as_u64().unwrap_or(0) {
+        0 => "1 pass".to_owned(),
+        last => format!("{} passes", thousands(last + 1)),
+    };
+    match event.text("end")? {
+        "again" => None,
+        "limit" => Some(format!("ended at its bound after {passes}")),
+        "exit" => Some(format!("left in pass #{}", event.line["pass"])),
+        _ => Some(passes),
+    }
+}
+
+/// The path of the step that a pass hangs below.
+fn pass_parent(path: &str) -> Option<&str> {
+    let (outer, number) = path.rsplit_once('#')?;
+    number.chars().all(|c| c.is_ascii_digit()).then_some(outer)
+}
+
+/// The node's name in the path of a step in a loop, without the numbers of the passes around: `draft` of `g/draft#1.0`.
+fn node_name(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.split('#').next().unwrap_or(name)
+}
+
 /// The path of the step that a path hangs below; `None` for a node of the workflow itself.
-pub(crate) fn parent(path: &str) -> Option<&str> {
+fn parent(path: &str) -> Option<&str> {
     match path.strip_suffix(']') {
         Some(_) => path.rfind('[').map(|at| &path[..at]),
         None => path.rfind('/').map(|at| &path[..at]),

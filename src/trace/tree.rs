@@ -1,4 +1,4 @@
-//! A trace as an indented list: one line a step, with time, tokens, attempts and reasons.
+//! A trace as an indented list: one line a step, with time, tokens, attempts, how loops ended, and reasons.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -71,7 +71,8 @@ impl Trace {
             let _ = write!(notes, "  {} attempts", step.attempts.len());
         }
         notes.push_str(if step.critical { "  *" } else { "" });
-        let why = step.why.as_ref().map(|why| format!("  {}", clean(why))).unwrap_or_default();
+        let said = step.notes.iter().chain(&step.why).map(|said| clean(said)).collect::<Vec<_>>().join("; ");
+        let why = if said.is_empty() { said } else { format!("  {said}") };
         Line { name, time, notes, why }
     }
 }

@@ -1,8 +1,8 @@
 //! From a plan to an ordinary definition, step by step; what cannot be lowered is reported.
 //!
 //! A step becomes the node of its id. One that repeats becomes a group (`lower_loop.rs`) whose value is
-//! `{value, repeated, values}`: an `ask` that mentions it sees all of that, guards and `each` read `id.value`, and so do formulas, by
-//! way of a node of their own (`id_value`), since a formula can only say `{id}`.
+//! `{value, repeated, values}`. Guards and `each` read `id.value`, formulas by way of a node `id_value`, since a formula can only say
+//! `{id}`; an `ask` that mentions it is told all of it in words, by a node `id_in_words`.
 
 use std::cell::RefCell;
 
@@ -115,16 +115,23 @@ impl<'p> Scope<'p> {
     /// The node that has the value which a slot of that name means.
     pub(super) fn slot(&self, id: &str, is_formula: bool) -> String {
         let expression = self.expression(id);
-        let is_whole_loop = self.find(id).is_some_and(|(_, block)| block.is_none());
-        if expression == id || (is_whole_loop && !is_formula) {
+        if expression == id {
             return id.to_owned();
         }
-        let name = self.free(format!("{id}_value"));
-        self.read
-            .borrow_mut()
-            .insert(name.clone(), NodeDef { on_error: ErrorPolicyDef::Skip, ..set(json!(expression)) });
+        let is_whole_loop = self.find(id).is_some_and(|(_, block)| block.is_none());
+        let (name, value) = match is_whole_loop && !is_formula {
+            true => (format!("{id}_in_words"), in_words(id)),
+            false => (format!("{id}_value"), expression),
+        };
+        let name = self.free(name);
+        self.read.borrow_mut().insert(name.clone(), NodeDef { on_error: ErrorPolicyDef::Skip, ..set(json!(value)) });
         name
     }
+}
+
+/// What a loop came to, as a model reads it best: `1280 (repeated 8 times: 5, 10, …, 1280)`.
+fn in_words(id: &str) -> String {
+    format!("{id}.value ~ ' (repeated ' ~ {id}.repeated ~ ' times: ' ~ ({id}.values | join(', ')) ~ ')'")
 }
 
 /// A node that has a value.

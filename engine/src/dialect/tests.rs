@@ -1,5 +1,7 @@
 //! Plans of models: what is read, mended, lowered and refused.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn steps(value: Value) -> Vec<PlanStep> {
@@ -276,7 +278,7 @@ fn a_loop_becomes_a_group_that_repeats() {
     );
     assert_eq!(nodes["more"]["calc"], json!("{sum_value} + 1"));
     assert_eq!(nodes["sum_value"], json!({"kind": "set", "value": "sum.value", "on_error": "skip"}));
-    assert_eq!(nodes["why"]["ask"], json!("Why {sum}?"));
+    assert_eq!(nodes["why"]["ask"], json!("Why {sum_in_words}?"));
 }
 
 #[test]
@@ -295,8 +297,8 @@ fn a_loop_that_is_asked_has_no_background() {
     assert_eq!(inner["n_done"]["calc"], json!("{n_now} = 1"));
     assert_eq!(inner["n_next"]["output"], json!("this | number(words=true)"));
     let inner = &nodes["town"]["nodes"];
-    assert_eq!(nodes["town"]["needs"], json!(["n"]));
-    assert_eq!(inner["town_next"]["ask"], json!("Name a town larger than {town_now}, {n} times."));
+    assert_eq!(nodes["town"]["needs"], json!(["n_in_words"]));
+    assert_eq!(inner["town_next"]["ask"], json!("Name a town larger than {town_now}, {n_in_words} times."));
     assert_eq!(inner["town_done"]["json_schema"], json!({"type": "boolean"}));
     for part in ["town_first", "town_done", "town_next"] {
         assert!(!inner[part]["system"].as_str().unwrap().contains("question"), "{part}");

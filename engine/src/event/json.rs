@@ -1,7 +1,8 @@
 //! The JSON form of the log: one object a line, versioned.
 //!
 //! `{"v":1,"seq":7,"us":12000,"step":"facts[2]","type":"started","attempt":1,"input":"<hash>"}`. Values stand in a file of their own,
-//! by hash. The reader is for views: it keeps what it does not know and reports a line that was cut off.
+//! by hash. The first event of a node in a loop names the pass, which the path does not: `"step":"draft#1","in":"loop(draft)#1"`. The reader
+//! is for views: it keeps what it does not know and reports a line that was cut off.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,9 +28,11 @@ pub struct Writer {
 impl Writer {
     /// The JSON of the next record of a log. Records come in order.
     pub fn json(&mut self, record: &Record) -> Value {
-        if let Some(step) = record.event.step() {
-            self.paths.entry(step).or_insert_with(|| record.path.clone());
-        }
+        let first = record.event.step().filter(|step| !self.paths.contains_key(step));
+        let around = first.and_then(|step| {
+            self.paths.insert(step, record.path.clone());
+            self.paths.get(&record.around).filter(|around| !record.path.starts_with(&***around)).cloned()
+        });
         let mut line = Map::new();
         line.insert("v".into(), json!(VERSION));
         line.insert("seq".into(), json!(record.sequence));
@@ -37,6 +40,7 @@ impl Writer {
         if record.event.step().is_some() {
             line.insert("step".into(), json!(&*record.path));
         }
+        line.extend(around.map(|around| ("in".to_owned(), json!(&*around))));
         let (kind, fields) = self.fields(&record.event);
         line.insert("type".into(), json!(kind));
         if let Value::Object(fields) = fields {
@@ -195,7 +199,20 @@ mod tests {
     use crate::id::ValueHash;
 
     fn record(sequence: u64, path: &str, event: Event) -> Record {
-        Record { sequence, time_us: 10 * sequence, path: path.into(), event }
+        Record { sequence, time_us: 10 * sequence, path: path.into(), around: StepId::ROOT, event }
+    }
+
+    #[test]
+    fn a_node_in_a_loop_names_its_pass_once() {
+        let mut writer = Writer::default();
+        let ready = |step| Event::Ready { step: StepId(step), winner: None };
+        let mut around = |path, step, around| {
+            let record = Record { around: StepId(around), ..record(0, path, ready(step)) };
+            writer.json(&record).get("in").cloned()
+        };
+        assert_eq!([around("loop(a)", 1, 0), around("loop(a)#0", 2, 1)], [None, None]);
+        assert_eq!([around("a#0", 3, 2), around("a#0", 3, 2)], [Some(json!("loop(a)#0")), None]);
+        assert_eq!(around("a#0/inner", 4, 3), None);
     }
 
     #[test]

@@ -476,6 +476,8 @@ pub struct Record {
     pub time_us: u64,
     /// Path of the event's step, such as `solve[3]/sub`; empty for the run.
     pub path: Arc<str>,
+    /// The step in whose frame that stands.
+    pub around: StepId,
     /// What happened.
     pub event: Event,
 }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::evaluate::constant_input;
+use super::people::Door;
 use super::values::Values;
 use super::{Answers, RunOptions, RunOutcome, spans};
 use crate::check::PlanChecker;
@@ -147,6 +148,7 @@ impl Driver {
         let cancel = self.options.cancel.clone();
         let mut cancelled = pin!(cancel.cancelled());
         let answers = self.options.answers.clone();
+        let _door = Door(answers.clone());
         while !self.scheduler.is_over() {
             self.give_way().await;
             let cancellable = self.scheduler.accepts(&Event::Cancel);
@@ -160,7 +162,7 @@ impl Driver {
                 let next_timer = self.next_timer_at();
                 let waits = self.flights.is_empty() && next_timer.is_none();
                 assert!(!waits || self.scheduler.is_suspended(), "BUG: nothing moves and the run is not over");
-                if waits && answers.is_none() {
+                if waits && !answers.as_ref().is_some_and(Answers::may_come) {
                     break;
                 }
                 tokio::select! {

@@ -1,7 +1,7 @@
 //! People who answer: the door through which answers reach a run, and the question that goes out.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
@@ -15,6 +15,9 @@ use crate::observer::Question;
 /// Why an answer was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
+    /// The run was begun without [`RunOptions::answers`](super::RunOptions::answers): it waits for nobody.
+    #[error("the run takes no answers: `RunOptions::answers` is not set")]
+    NoAnswers,
     /// No step of that path waits for an answer: it never did, has one, or the run is over.
     #[error("`{0}` does not wait for an answer")]
     NotAsked(String),
@@ -30,8 +33,17 @@ pub struct Answers(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    queue: Mutex<VecDeque<Answer>>,
+    queue: Mutex<Queue>,
     news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Answer>,
+    /// Nobody is there any more: a run that has nothing else to do ends.
+    left: bool,
+    /// The run is over: nobody reads the queue any more.
+    over: bool,
 }
 
 #[derive(Debug)]
@@ -48,19 +60,54 @@ impl Answers {
     /// [`AnswerError`]; after a `BadAnswer` the step still waits.
     pub async fn answer(&self, path: &str, value: Value) -> Result<(), AnswerError> {
         let (taken, reply) = oneshot::channel();
-        let answer = Answer { path: path.to_owned(), value, taken };
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(answer);
+        self.put(Answer { path: path.to_owned(), value, taken });
         self.0.news.notify_one();
         reply.await.unwrap_or_else(|_| Err(AnswerError::NotAsked(path.to_owned())))
     }
 
+    /// After the run nothing is kept, which tells whoever waits for the reply.
+    fn put(&self, answer: Answer) {
+        let mut queue = self.queue();
+        if !queue.over {
+            queue.waiting.push_back(answer);
+        }
+    }
+
+    /// Nobody will answer any more: the run ends as `suspended` when nothing else is left to do.
+    pub fn leave(&self) {
+        self.queue().left = true;
+        self.0.news.notify_one();
+    }
+
+    /// Whether somebody may still answer.
+    pub(super) fn may_come(&self) -> bool {
+        !self.queue().left
+    }
+
     fn next(&self) -> Option<Answer> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.queue().waiting.pop_front()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until there may be an answer.
     pub(super) async fn news(&self) {
         self.0.news.notified().await;
+    }
+}
+
+/// Closes a run's door when the run is over, however it ends: who still waits for a reply gets it.
+pub(super) struct Door(pub(super) Option<Answers>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some(answers) = &self.0 {
+            let mut queue = answers.queue();
+            queue.over = true;
+            queue.waiting.clear();
+        }
     }
 }
 
