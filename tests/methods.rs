@@ -40,9 +40,9 @@ async fn least_to_most_shows_each_question_the_answers_before_it() {
 #[tokio::test]
 async fn a_scratchpad_ends_with_the_answer_or_with_its_last_line() {
     let script = r#"
-- {match: "1 + 2 = 3\n3 + 4 = 7\n\nGive", reply: "**Answer: 7**\n(done)"}
-- {match: "1 + 2 = 3\n\nGive", reply: "3 + 4 = 7\nAnswer: 8"}
-- {match: "Scratchpad:\n\nGive", reply: 1 + 2 = 3}
+- {match: "1 + 2 = 3\n3 + 4 = 7\n\nWrite the next", reply: "**Answer: 7**\n(done)"}
+- {match: "1 + 2 = 3\n\nWrite the next", reply: "3 + 4 = 7\nAnswer: 8"}
+- {match: "Scratchpad:\n\nWrite the first", reply: 1 + 2 = 3}
 "#;
     assert_eq!(gives("@scratchpad", json!({"question": "x"}), script).await, (json!("7"), 3, none()));
     let script = r#"
