@@ -72,8 +72,8 @@ pub use flowrun_engine::definition::{
 };
 pub use flowrun_engine::diagnostic::{Diagnostic, Place, Severity};
 pub use flowrun_engine::event::{
-    AttemptReport, Bound, DecideField, Decision, Event, Outcome, PassEnd, Record, RunEnded, RunStarted, SkipReason, Status,
-    TimerKind, Usage, Writer as LogWriter,
+    AttemptReport, Bound, DecideField, Decision, Event, Outcome, PassEnd, Record, RunEnded, RunStarted, SkipReason,
+    Status, TimerKind, Usage, Writer as LogWriter,
 };
 pub use flowrun_engine::expr::Datum;
 pub use flowrun_engine::failure::{ErrorClass, ErrorDetails, StepError};

@@ -1,26 +1,34 @@
 //! The reasoning methods that come along, on scripted replies: the answer, what it cost, and how each loop ends.
 
-use flowrun::{Flowrun, RunOptions, RunOutcome, Scripted, Status};
+use flowrun::{Flowrun, RunOptions, Scripted, Status, WORKFLOWS};
 use serde_json::{Value, json};
 
-/// Runs a method of the library on a script.
-async fn run(name: &str, inputs: Value, script: &str) -> RunOutcome {
+/// Runs a method of the library on a script: its output, the number of calls, and the loops that ended at their bound.
+async fn gives(name: &str, inputs: Value, script: &str) -> (Value, u64, Vec<String>) {
     let model = Scripted::parse("script", script).unwrap();
     let flowrun = Flowrun::builder().model("default", model).build();
     let workflow = flowrun.load(name).unwrap();
     let outcome = flowrun.run(&workflow, inputs, RunOptions::default()).await.unwrap();
     assert_eq!(outcome.status, Status::Success, "{name}: {outcome:?}");
-    outcome
-}
-
-/// Its output, the number of calls, and the loops that ended at their bound.
-async fn gives(name: &str, inputs: Value, script: &str) -> (Value, u64, Vec<String>) {
-    let outcome = run(name, inputs, script).await;
     (outcome.output.unwrap(), outcome.usage.calls, outcome.limits_reached)
 }
 
 fn none() -> Vec<String> {
     Vec::new()
+}
+
+#[test]
+fn every_method_takes_a_question_and_checks_without_a_warning() {
+    let flowrun = Flowrun::builder().build();
+    for (name, text) in WORKFLOWS {
+        let (checked, _) = flowrun.check_text(&format!("@{name}"), text).unwrap();
+        assert!(checked.warnings.is_empty(), "{name}: {:?}", checked.warnings);
+        let definition = &checked.workflow.definition;
+        assert_eq!(definition.name, *name);
+        assert!(definition.description.is_some(), "{name}");
+        let required = definition.inputs.iter().filter(|(_, input)| input.default.is_none());
+        assert_eq!(required.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["question"], "{name}");
+    }
 }
 
 #[tokio::test]
@@ -98,45 +106,55 @@ async fn a_tree_of_thoughts_grows_its_best_paths_until_one_has_the_answer() {
     assert_eq!(gives("@tree-of-thoughts", inputs, script).await, (json!("no answer"), 5, bound));
 }
 
+/// A script of `@adapt`: by question how it is tried and whether that is right, then what else is asked.
+fn tried(attempts: &[(&str, &str, bool)], others: &str) -> String {
+    let attempt = |(question, result, right): &(&str, &str, bool)| {
+        let found = json!({"result": result, "right": right});
+        format!(
+            "- {{match: \"{question}\\n\\nThink\", reply: tried {result}}}\n- {{match: \"Question: {question}\\nAnswer: tried {result}\", reply: {found}}}\n"
+        )
+    };
+    attempts.iter().map(attempt).collect::<String>() + others
+}
+
 #[tokio::test]
 async fn adapt_splits_what_it_cannot_do() {
-    let sure = "- {match: x, reply: {answer: 4, sure: true}}\n".replace("4", "'4'");
-    let inputs = json!({"question": "x"});
-    assert_eq!(
-        gives("@adapt", inputs.clone(), &sure).await,
-        (json!({"answer": "4", "success": true}), 1, none())
-    );
-    let all = r#"
-- {match: "Question: x\n\nSplit", reply: {needed: all, parts: [left?, right?]}}
+    let inputs = json!({"question": "x?"});
+    let (output, calls, _) = gives("@adapt", inputs.clone(), &tried(&[("x?", "4", true)], "")).await;
+    assert_eq!((output, calls), (json!({"answer": "4", "success": true}), 2));
+    let attempts = [
+        ("left?", "l", true),
+        ("right?", "no", false),
+        ("hard?", "no", false),
+        ("easy?", "e", true),
+        ("x?", "perhaps", false),
+    ];
+    // All of the parts of x, any one of the parts of its second: the third of those is not tried.
+    let others = r#"
+- {match: "hard?\n\nSplit", reply: {needed: any, parts: []}}
 - {match: "left? l\nQuestion: right?\n\nSplit", reply: {needed: any, parts: [hard?, easy?, never?]}}
-- {match: "hard?\n\nSplit", reply: {needed: all, parts: [harder?]}}
-- {match: "Question: left?", reply: {answer: l, sure: true}}
-- {match: "Question: right?\n\nAnswer briefly, and", reply: {answer: "?", sure: false}}
-- {match: "hard?\n\nAnswer briefly, and", reply: {answer: "?", sure: false}}
-- {match: "Question: harder?", reply: {answer: "?", sure: false}}
-- {match: "Question: easy?", reply: {answer: e, sure: true}}
-- {match: "left? l\neasy? e\nQuestion: right?\n\nAnswer briefly.", reply: r}
-- {match: "left? l\nQuestion: x\n\nAnswer briefly.", reply: half}
-- {match: "left? l\nright? r\nQuestion: x\n\nAnswer briefly.", reply: both}
-- {match: "Question: x\n\nAnswer briefly, and", reply: {answer: perhaps, sure: false}}
+- {match: "Question: x?\n\nSplit", reply: {needed: all, parts: [left?, right?]}}
+- {match: "left? l\neasy? e\nQuestion: right?\n\nAnswer", reply: r}
+- {match: "left? l\nright? r\nQuestion: x?\n\nAnswer", reply: both}
+- {match: "left? l\nQuestion: x?\n\nAnswer", reply: half}
 "#;
-    let (output, calls, _) = gives("@adapt", inputs.clone(), &all.replace("harder?]", "]")).await;
-    assert_eq!((output, calls), (json!({"answer": "both", "success": true}), 10));
-    let outcome = run("@adapt", inputs, &all.replace("hard?, easy?, never?", "hard?")).await;
-    let partial = json!({"answer": "half", "success": false});
-    assert_eq!((outcome.output, outcome.usage.calls), (Some(partial), 8));
+    let (output, calls, _) = gives("@adapt", inputs.clone(), &tried(&attempts, others)).await;
+    assert_eq!((output, calls), (json!({"answer": "both", "success": true}), 15));
+    // Without the easy part the second fails; what the first gave is still used.
+    let (output, calls, _) = gives("@adapt", inputs, &tried(&attempts, &others.replace(", easy?, never?", ""))).await;
+    assert_eq!((output, calls), (json!({"answer": "half", "success": false}), 12));
 }
 
 #[tokio::test]
 async fn adapt_gives_what_it_has_where_its_depth_ends() {
     let script = r#"
 - {match: Split, reply: {needed: all, parts: [first?, second?]}}
-- {match: Answer briefly, reply: {answer: no idea, sure: false}}
+- {match: Think, reply: I do not know}
+- {match: certainly right, reply: {result: no idea, right: false}}
 "#;
-    let outcome = run("@adapt", json!({"question": "x"}), script).await;
-    assert_eq!(outcome.output, Some(json!({"answer": "no idea", "success": false})));
-    // Three levels with an attempt and a plan each: the fourth is not entered, and no second part is tried.
-    assert_eq!(outcome.usage.calls, 6);
+    let (output, calls, _) = gives("@adapt", json!({"question": "x"}), script).await;
+    // Three levels of an attempt, a check and a plan: the fourth is not entered, and no second part is tried.
+    assert_eq!((output, calls), (json!({"answer": "no idea", "success": false}), 9));
 }
 
 #[tokio::test]
