@@ -78,6 +78,28 @@ fn name() -> Value {
     json!({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$", "not": {"enum": RESERVED}})
 }
 
+fn join() -> Value {
+    let quorum = json!({
+        "type": "object",
+        "properties": {"quorum": {"type": "integer", "minimum": 1}},
+        "required": ["quorum"],
+        "additionalProperties": false,
+    });
+    json!({"anyOf": [{"enum": ["all", "any", "first"]}, quorum]})
+}
+
+/// What may stand at `on_error`: a policy, or where the flow goes on.
+fn on_error(mut policy: Value) -> Value {
+    let to = json!({
+        "type": "object",
+        "properties": {"to": {"type": "string", "description": "where the flow goes on"}},
+        "required": ["to"],
+        "additionalProperties": false,
+    });
+    policy["anyOf"].as_array_mut().into_iter().for_each(|forms| forms.push(to.clone()));
+    policy
+}
+
 fn form(form: Form, kinds: &Kinds) -> Value {
     let policy = |words: &[&str]| {
         let value = json!({
@@ -108,11 +130,7 @@ fn form(form: Form, kinds: &Kinds) -> Value {
         }
         Form::ItemName => json!({"anyOf": [name(), {"const": "item"}]}),
         Form::Names => json!({"type": "array", "items": {"type": "string"}}),
-        Form::Join => {
-            let quorum = json!({"type": "object", "properties": {"quorum": {"type": "integer", "minimum": 1}},
-                "required": ["quorum"], "additionalProperties": false});
-            json!({"anyOf": [{"enum": ["all", "any", "first"]}, quorum]})
-        }
+        Form::Join => join(),
         Form::Next => {
             let case = mapping_with(CASE, kinds, &["to"]);
             json!({"anyOf": [{"type": "string"}, case, {"type": "array", "items": case, "minItems": 1}]})
@@ -129,15 +147,7 @@ fn form(form: Form, kinds: &Kinds) -> Value {
             let word = json!({"enum": ErrorClass::WORDS.map(|(word, _)| word)});
             json!({"anyOf": [{"type": "array", "items": word}, word]})
         }
-        Form::OnError => {
-            let mut schema = policy(&["fail", "skip"]);
-            let to = json!({"type": "object", "properties": {"to": {"type": "string", "description": "where the flow goes on"}},
-                "required": ["to"], "additionalProperties": false});
-            if let Some(forms) = schema["anyOf"].as_array_mut() {
-                forms.push(to);
-            }
-            schema
-        }
+        Form::OnError => on_error(policy(&["fail", "skip"])),
         Form::OnItemError => policy(&["fail", "drop", "skip"]),
         Form::Type => reference("type"),
         Form::JsonSchema => json!({"type": ["object", "boolean"]}),

@@ -80,9 +80,12 @@ impl Checker<'_> {
         for (name, node) in names.nodes.keys().zip(&mut nodes) {
             node.is_kept |= output.is_none() || read.contains(name.as_str());
         }
-        if output.is_some() && self.errors.found == before && self.broken.is_empty() {
-            self.warn_unused(&nodes, &read, &backwards(&flow, &pasts.read), path);
+        if self.errors.found == before && self.broken.is_empty() {
+            self.warn_flow(names, &nodes, path);
             self.warn_spent_values(names, &flow, &nodes, &read, path);
+            if output.is_some() {
+                self.warn_unused(&nodes, &read, &backwards(&flow, &pasts.read), path);
+            }
         }
         order.filter(|_| self.errors.found == before)?;
         let mut graph = lower(nodes, &flow)

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::Checker;
 use super::scope::{Meaning, Names};
-use crate::definition::{FieldFormat, KindSpec, NodeDef};
+use crate::definition::{CaseDef, FieldFormat, KindSpec, NodeDef};
 use crate::diagnostic::codes;
-use crate::graph::Node;
+use crate::graph::{Join, Node, OnError, Work};
 use crate::source::Part;
 
 /// Longest name that is looked for between braces.
@@ -67,6 +67,42 @@ impl Checker<'_> {
         }
     }
 
+    /// Warns of joins whose outcome is a matter of timing or of luck, and of branches that may all be passed by.
+    pub(super) fn warn_flow(&mut self, names: &Names, nodes: &[Node], path: &[&str]) {
+        for (index, (name, definition)) in names.nodes.iter().enumerate() {
+            let at: Vec<&str> = path.iter().copied().chain([name.as_str()]).collect();
+            let guarded_edge_back = |case: &CaseDef| case.when.is_some() && case.max.is_none();
+            if definition.next.last().is_some_and(guarded_edge_back) {
+                let last = (definition.next.len() - 1).to_string();
+                let at: Vec<&str> = at.iter().copied().chain(["next", last.as_str(), "when"]).collect();
+                let message = format!("if no case of `{name}` holds, the flow ends here");
+                let problem = self.warning(codes::SUSPICIOUS, &at, message);
+                problem.help.push("a last case without `when` is taken when no other holds".to_owned());
+            }
+            let node = &nodes[index];
+            if matches!(node.join, Join::Default | Join::All) {
+                continue;
+            }
+            let at: Vec<&str> = at.iter().copied().chain(["join"]).collect();
+            if node.join == Join::First {
+                let message = format!("who wins at `{name}` is a matter of timing: other runs may go another way");
+                self.warning(codes::SUSPICIOUS, &at, message);
+            }
+            let by_edge = node.edges_in.iter().map(|source| source.index());
+            let by_need = node.counted.iter().map(|need| need.source.index());
+            let fails = |source: &usize| nodes[*source].on_error == OnError::Fail && may_fail(&nodes[*source]);
+            if let Some(source) = by_edge.chain(by_need).find(fails) {
+                let message = format!(
+                    "`{0}` has no `on_error`: its failure ends the run, whatever `{name}` joins",
+                    nodes[source].name
+                );
+                self.warning(codes::SUSPICIOUS, &at, message)
+                    .help
+                    .push("write `on_error: skip` on what may fail".to_owned());
+            }
+        }
+    }
+
     /// `backwards` has by node what it needs without waiting: tails of its loop, and values of earlier passes.
     ///
     /// Warns of nodes that do nothing to the world and whose value reaches neither the output nor a node that is used.
@@ -94,6 +130,11 @@ impl Checker<'_> {
             self.warning(codes::UNUSED_NODE, &at, message);
         }
     }
+}
+
+/// Whether a node does something that is likely to fail now and then.
+fn may_fail(node: &Node) -> bool {
+    !matches!(node.work, Work::Value)
 }
 
 /// Names in braces that are plain text: `{{ x }}` and `{Name}` where slots are read, `{x}` in a template.

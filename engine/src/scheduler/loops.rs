@@ -189,7 +189,8 @@ impl Scheduler {
         let frame = self.steps[pass.index()].frame;
         let items = self.frames[frame.index()].items_mut();
         let spent = std::mem::take(&mut items.spent);
-        let leaves = !exits.is_empty() && !(again && fault::is(Fault::RepeatBeatsExit));
+        let stays = again && fault::is(Fault::RepeatBeatsExit);
+        let leaves = !stays && !exits.is_empty();
         items.exits = exits.into_iter().collect();
         let end = match (leaves, again) {
             (true, _) if spent => PassEnd::Limit,

@@ -362,3 +362,6 @@ impl Scheduler {
         self.frame_of(step).graph.0.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

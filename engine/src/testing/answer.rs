@@ -130,10 +130,12 @@ impl<'w> Answers<'w> {
                 Decision::Stop(world.stop(path, scheduler.prefix(step), &saw(code.stop.as_deref()))?)
             }
             DecideField::Again => {
-                let pass = scheduler.last_pass(step).expect("a question about a pass that is not complete");
-                let pass = scheduler.path(pass).rsplit('#').next().and_then(|pass| pass.parse().ok());
+                let last = scheduler.last_pass(step).expect("a question about a pass that is not complete");
+                let pass = scheduler.path(last).rsplit('#').next().and_then(|pass| pass.parse().ok());
                 let pass = pass.expect("BUG: a pass without a number");
-                Decision::Again(world.again(path, pass, &saw(code.until.as_deref()))?)
+                let in_body = matches!(node.work, Work::Group(_)) && scheduler.body(last).is_some();
+                let scope = if in_body { Scope::Body(last) } else { Scope::Step(last) };
+                Decision::Again(world.again(path, pass, &self.saw(scheduler, scope, code.until.as_deref()))?)
             }
             DecideField::Route => self.route(scheduler, step, node, path),
             DecideField::Input => {
@@ -152,7 +154,11 @@ impl<'w> Answers<'w> {
                 world.value("error", path)?;
                 Decision::Value(World::made("error", path, &Value::Null))
             }
-            DecideField::Default | DecideField::BestOutput => panic!("BUG: not asked of this workflow"),
+            DecideField::Default => {
+                world.value("default", path)?;
+                Decision::Value(World::made("default", path, &self.sees(scheduler, step)))
+            }
+            DecideField::BestOutput => panic!("BUG: not asked of this workflow"),
         })
     }
 

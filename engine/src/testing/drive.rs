@@ -10,6 +10,7 @@ use super::oracle::Account;
 use super::spec::Checked;
 use super::world::{Person, World};
 use crate::event::{AttemptReport, Command, Event, RunEnded, RunStarted, SEMANTICS, Status, TimerKind, Usage};
+use crate::failure::{ErrorClass, StepError};
 use crate::graph::Limits;
 use crate::id::{StepId, ValueHash};
 use crate::scheduler::{Effects, Scheduler};
@@ -151,7 +152,11 @@ impl Simulation<'_> {
         }
         let mut pick = random.below(choices as u64) as usize;
         if pick < self.flights.len() {
-            let (step, attempt) = self.flights.swap_remove(pick);
+            let (step, attempt) = self.flights[pick];
+            if self.hangs(step, attempt) {
+                return Some(Event::Timer { step, attempt, timer: TimerKind::Timeout });
+            }
+            self.flights.swap_remove(pick);
             return Some(self.settle(step, attempt));
         }
         pick -= self.flights.len();
@@ -175,10 +180,21 @@ impl Simulation<'_> {
         World::made(what, &self.scheduler.path(step), self.saw.get(&step).unwrap_or(&Value::Null))
     }
 
+    fn outcome(&self, step: StepId, attempt: u32) -> Result<(), StepError> {
+        let times_out = self.scheduler.node(step).is_some_and(|node| node.timeout_ms.is_some());
+        let saw = self.saw.get(&step).unwrap_or(&Value::Null);
+        self.world.attempt(&self.scheduler.path(step), attempt, saw, times_out)
+    }
+
+    /// Whether an attempt ends by its timeout alone.
+    fn hangs(&self, step: StepId, attempt: u32) -> bool {
+        self.outcome(step, attempt).is_err_and(|error| error.class == ErrorClass::Timeout)
+    }
+
     fn settle(&mut self, step: StepId, attempt: u32) -> Event {
         let path = self.scheduler.path(step);
         let saw = self.saw.get(&step).unwrap_or(&Value::Null);
-        let result = self.world.attempt(&path, attempt, saw).map(|()| self.made("leaf", step));
+        let result = self.outcome(step, attempt).map(|()| self.made("leaf", step));
         let calls = if self.scheduler.node(step).is_some_and(|node| node.has_input) {
             self.world.input(&path, saw).map_or(0, u64::from)
         } else {
@@ -200,15 +216,26 @@ impl Simulation<'_> {
                 Command::Decide { .. } | Command::End => {}
                 Command::Start { step, attempt } => self.flights.push((step, attempt)),
                 Command::Ask { step } => {
-                    if self.world.person(&self.scheduler.path(step)) == Person::Answers {
-                        self.asked.push(step);
+                    let waits = self.scheduler.node(step).is_some_and(|node| node.timeout_ms.is_none());
+                    match self.world.person(&self.scheduler.path(step)) {
+                        Person::Answers => self.asked.push(step),
+                        // Who has all the time in the world is never late.
+                        Person::Late if waits => self.asked.push(step),
+                        Person::Late | Person::Silent => {}
                     }
                 }
                 Command::Cancel { step, attempt } => {
                     self.flights.retain(|flight| *flight != (step, attempt));
                     self.cancelled.push((step, attempt));
                 }
-                Command::Timer { step, attempt, timer, .. } => self.timers.push((step, attempt, timer)),
+                // Attempts that hang and people who are late run into their timeouts; others are in time.
+                Command::Timer { step, attempt, timer, .. } => {
+                    let asks = self.scheduler.state(step) == State::Suspended;
+                    let late = asks && self.world.person(&self.scheduler.path(step)) != Person::Answers;
+                    if timer != TimerKind::Timeout || late {
+                        self.timers.push((step, attempt, timer));
+                    }
+                }
             }
         }
     }

@@ -105,8 +105,8 @@ impl Draw {
             "" => char::from(b'a' + index as u8).to_string(),
             prefix => format!("{prefix}{}", index + 1),
         };
-        let mut level = Level::default();
-        level.nodes = (0..count).map(|index| NodeSpec::new(&name(index), Kind::Leaf)).collect();
+        let nodes = (0..count).map(|index| NodeSpec::new(&name(index), Kind::Leaf)).collect();
+        let mut level = Level { nodes, ..Level::default() };
         if self.chance(75) {
             self.chain(&mut level, 0, count as usize, None);
         }
@@ -115,6 +115,9 @@ impl Draw {
         }
         for _ in 0..self.random.below(4) {
             self.try_change(&mut level, Self::edge);
+        }
+        if self.chance(35) {
+            self.try_change(&mut level, Self::hang);
         }
         for index in 0..level.nodes.len() {
             self.attributes(&mut level, index);
@@ -172,18 +175,9 @@ impl Draw {
                 continue;
             }
             let name = level.nodes[at].name.clone();
-            let mut forks = tails.len() == 1 && header.is_none_or(|header| tails[0] != header);
-            for tail in std::mem::take(&mut tails) {
-                let when = self.condition(25);
-                match level.nodes[tail]
-                    .next
-                    .last_mut()
-                    .filter(|case| forks && case.max.is_none() && case.when.is_none())
-                {
-                    Some(case) => case.to.push(name.clone()),
-                    None => level.nodes[tail].next.push(Case { when, to: vec![name.clone()], max: None, fails: false }),
-                }
-                forks = false;
+            let before = std::mem::take(&mut tails);
+            for tail in &before {
+                self.connect(&mut level.nodes[*tail], &name);
             }
             let room = to - at;
             if self.chance(26) {
@@ -198,12 +192,42 @@ impl Draw {
             } else {
                 tails.push(at);
                 at += 1;
-                if at + 1 < to && self.chance(20) {
-                    // A second way: this node is passed by.
-                    tails.extend(tails.first().copied().filter(|tail| *tail + 1 == at));
-                    tails.dedup();
+                if at < to && self.chance(40) {
+                    // A second way: this node is passed by, or runs beside the next one.
+                    tails.extend(before);
                 }
             }
+        }
+    }
+
+    /// One more edge onwards: a case of its own, or beside another target of the last one.
+    fn connect(&mut self, node: &mut NodeSpec, name: &str) {
+        let when = self.condition(25);
+        let forks = self.chance(50);
+        match node.next.last_mut().filter(|case| case.max.is_none()) {
+            Some(case) if forks => return case.to.push(name.to_owned()),
+            Some(case) if case.when.is_none() => case.when = Some(Vec::new()),
+            _ => {}
+        }
+        node.next.push(Case { when, to: vec![name.to_owned()], max: None, fails: false });
+    }
+
+    /// A node that hangs on a loop by mentions, and may leave it.
+    fn hang(&mut self, level: &mut Level) {
+        let Ok(flow) = flow::analyse(level) else { return };
+        let Some(a_loop) = self.pick(&flow.loops).cloned() else { return };
+        let header = level.nodes[a_loop.header].name.clone();
+        let free = |index: &usize| flow.edges_in[*index].is_empty() && level.nodes[*index].next.is_empty();
+        let free: Vec<usize> = (a_loop.header + 1..level.nodes.len()).filter(free).collect();
+        let leads_back = |node: &usize| flow::targets(&level.nodes[*node]).any(|target| *target == header);
+        let Some(tail) = a_loop.body.iter().copied().find(leads_back) else { return };
+        let Some(index) = self.pick(&free).copied().filter(|index| *index != tail) else { return };
+        let name = level.nodes[index].name.clone();
+        level.nodes[index].reads.push(Read::Plain(header));
+        level.nodes[tail].reads.push(Read::Default(name));
+        let onwards: Vec<String> = level.nodes[index + 1..].iter().map(|node| node.name.clone()).collect();
+        if let Some(target) = self.pick(&onwards).cloned().filter(|_| self.random.below(3) > 0) {
+            level.nodes[index].next.push(Case { when: Some(Vec::new()), to: vec![target], max: None, fails: false });
         }
     }
 
@@ -248,7 +272,8 @@ impl Draw {
         }
         if self.chance(16) {
             let item = if self.chance(60) { "item".to_owned() } else { format!("x_{}", node.name) };
-            node.each = Some(Each { reads: Vec::new(), item, sequential: self.chance(30) });
+            let index = if self.chance(60) { "index".to_owned() } else { format!("i_{}", node.name) };
+            node.each = Some(Each { reads: Vec::new(), item, index, sequential: self.chance(35) });
         }
         node.samples = self.chance(8).then(|| self.counted(3));
         if node.each.is_some() || node.samples.is_some() {
@@ -258,9 +283,10 @@ impl Draw {
                 _ => {}
             }
             let sequential = node.each.as_ref().is_some_and(|each| each.sequential);
-            node.max_parallel = (!sequential && self.chance(25)).then(|| self.counted(3));
+            let bounded = if node.stop.is_some() { 70 } else { 25 };
+            node.max_parallel = (!sequential && self.chance(bounded)).then(|| self.counted(3));
             node.on_item_error = match self.random.below(7) {
-                _ if node.quorum.is_some() => Policy::Fail,
+                _ if node.quorum.is_some() || (node.stop.is_some() && self.chance(40)) => Policy::Fail,
                 0 | 1 => Policy::Drop,
                 2 | 3 => Policy::Skip,
                 4 => Policy::Value,
@@ -286,6 +312,7 @@ impl Draw {
             node.retry = Some((self.random.below(3) as u32, 1 + self.random.below(50)));
         }
         node.shaped = self.chance(20);
+        node.timeout = self.chance(25);
         level.nodes[index] = node;
     }
 
@@ -303,7 +330,7 @@ impl Draw {
         let is_outer = outer.is_some();
         name = outer.unwrap_or(name);
         let routed = level.nodes.iter().any(|node| flow::targets(node).any(|target| *target == name));
-        if !is_outer && self.chance(14) {
+        if !is_outer && self.chance(if self.flavour.races { 40 } else { 14 }) {
             let optional = self.chance(if routed { 65 } else { 30 });
             let node = &mut level.nodes[reader];
             if node.needs.iter().all(|need| need.name != name) {
@@ -336,7 +363,7 @@ impl Draw {
         fields.extend(node.repeat.as_mut().and_then(|repeat| repeat.until.as_mut()));
         fields.extend(node.next.iter_mut().filter_map(|case| case.when.as_mut()));
         let pick = self.random.below(3 + 2 * fields.len() as u64) as usize;
-        let field = if pick % 2 == 0 { fields.into_iter().nth(pick / 2) } else { None };
+        let field = if pick.is_multiple_of(2) { fields.into_iter().nth(pick / 2) } else { None };
         let field = field.unwrap_or(&mut node.reads);
         if !field.contains(&read) {
             field.push(read);
@@ -345,17 +372,18 @@ impl Draw {
 
     fn kind(&mut self, level: &mut Level, index: usize, around: &Around) {
         let deep = around.depth >= 2;
-        let mut kind = match self.random.below(100) {
-            0..50 => Kind::Leaf,
+        let folds = level.nodes[index].each.as_ref().is_some_and(|each| each.sequential);
+        let mut kind = match self.random.below(if folds { 85 } else { 100 }) {
+            0..50 if !folds => Kind::Leaf,
             50..65 => Kind::Set,
-            65..85 if !deep => self.group(level, index, around),
+            65..85 | 0..50 if !deep && level.nodes[index].samples.is_none() => self.group(level, index, around),
             85..90 if !self.inputs.is_empty() && self.closed != Closed::Drawn => {
                 let inner = self.closed == Closed::Called;
                 let workflow = self.random.below(self.inputs.len() as u64) as usize;
                 Kind::Call { workflow, max_depth: inner.then(|| 1 + self.random.below(3) as u32) }
             }
             90..94 if self.drawn > 0 && self.closed != Closed::Drawn => Kind::Expand,
-            94.. if self.flavour.people => Kind::Human,
+            94.. if self.flavour.people => Kind::Human { default: self.chance(40) },
             _ => Kind::Leaf,
         };
         let node = &mut level.nodes[index];
@@ -364,7 +392,12 @@ impl Draw {
         }
         if !matches!(kind, Kind::Leaf) {
             node.retry = None;
-            node.shaped = false;
+        }
+        if !matches!(kind, Kind::Leaf | Kind::Human { .. }) {
+            (node.shaped, node.timeout) = (false, false);
+        }
+        if let Kind::Human { default } = &mut kind {
+            *default &= node.timeout;
         }
         node.kind = kind;
         if !self.reads_itself(node) {
@@ -384,8 +417,8 @@ impl Draw {
         }
     }
 
-    fn group(&mut self, level: &Level, index: usize, around: &Around) -> Kind {
-        let node = &level.nodes[index];
+    fn group(&mut self, level: &mut Level, index: usize, around: &Around) -> Kind {
+        let node = level.nodes[index].clone();
         let before = level.nodes[..index].iter().map(|node| node.name.clone());
         let mut inner = Around {
             depth: around.depth + 1,
@@ -394,7 +427,7 @@ impl Draw {
             given: around.given.clone(),
             repeats: node.repeat.is_some() || node.each.as_ref().is_some_and(|each| each.sequential),
         };
-        inner.given.extend(node.each.as_ref().map(|each| each.item.clone()));
+        inner.given.extend(node.each.iter().flat_map(|each| [each.item.clone(), each.index.clone()]));
         let in_loop = flow::analyse(level).is_ok_and(|flow| flow.innermost(index).is_some());
         if inner.repeats || in_loop {
             inner.given.push("iteration".into());
@@ -403,7 +436,15 @@ impl Draw {
             }
         }
         inner.given.dedup();
-        Kind::Group(self.level(&inner))
+        let body = self.level(&inner);
+        let names: Vec<String> = body.nodes.iter().map(|node| node.name.clone()).collect();
+        if self.chance(50)
+            && let Some(reads) = level.nodes[index].repeat.as_mut().and_then(|repeat| repeat.until.as_mut())
+            && let Some(name) = self.pick(&names).cloned()
+        {
+            reads.push(Read::Default(name));
+        }
+        Kind::Group(body)
     }
 
     fn join(&mut self, level: &mut Level, index: usize) {
@@ -413,12 +454,13 @@ impl Draw {
         } else {
             flow.edges_in[index].len()
         };
-        if counted == 0 || !self.chance(if counted > 1 { 50 } else { 8 }) {
+        let likely = if self.flavour.races { 90 } else { 50 };
+        if counted == 0 || !self.chance(if counted > 1 { likely } else { 8 }) {
             return;
         }
         level.nodes[index].join = Some(match self.random.below(4) {
+            _ if self.flavour.races => Join::First,
             0 => Join::All,
-            1 if self.flavour.races => Join::First,
             1 | 2 => Join::Any,
             _ => Join::Quorum(1 + self.random.below(counted as u64) as u32),
         });
@@ -431,6 +473,13 @@ impl Draw {
             return;
         }
         let node = &mut level.nodes[index];
+        if self.chance(15)
+            && let Some(name) = self.pick(&around.given).cloned()
+        {
+            let fields =
+                node.when.as_mut().into_iter().chain(node.next.iter_mut().filter_map(|case| case.when.as_mut()));
+            fields.for_each(|field| field.push(Read::Given(name.clone())));
+        }
         let mut names = around.given.clone();
         let sequential = node.each.as_ref().is_some_and(|each| each.sequential);
         if in_loop || sequential || node.repeat.is_some() {
@@ -439,7 +488,7 @@ impl Draw {
                 names.push("pass".into());
             }
         }
-        names.extend(node.each.as_ref().map(|each| each.item.clone()));
+        names.extend(node.each.iter().flat_map(|each| [each.item.clone(), each.index.clone()]));
         if self.chance(40)
             && let Some(name) = self.pick(&names).cloned()
             && !node.reads.contains(&Read::Given(name.clone()))

@@ -148,7 +148,7 @@ fn prepare(program: &Program, seed: u64) -> Result<(Checked, Account), Option<St
 /// A node that is refused because it certainly never runs must not run in any world.
 fn certain(program: &Program, problem: &Diagnostic) {
     let name =
-        problem.path.split('.').rev().find(|part| !["join", "needs"].contains(part) && !part.parse::<u32>().is_ok());
+        problem.path.split('.').rev().find(|part| !["join", "needs"].contains(part) && part.parse::<u32>().is_err());
     let (true, Some(name)) = ([codes::BAD_JOIN, codes::NEVER].contains(&problem.code), name) else { return };
     for seed in 0..40 {
         let account = oracle::run(program, &World::new(seed));

@@ -162,6 +162,9 @@ fn simpler(node: &NodeSpec) -> Vec<NodeSpec> {
     if !matches!(node.kind, Kind::Leaf) {
         change(&|node| node.kind = Kind::Leaf);
     }
+    if let Kind::Human { default: true } = node.kind {
+        change(&|node| node.kind = Kind::Human { default: false });
+    }
     change(&|node| {
         (node.each, node.stop, node.quorum, node.max_parallel) = (None, None, None, None);
         (node.samples, node.on_item_error) = (None, Policy::Fail);
@@ -178,6 +181,7 @@ fn simpler(node: &NodeSpec) -> Vec<NodeSpec> {
     change(&|node| node.on_item_error = Policy::Fail);
     change(&|node| node.retry = None);
     change(&|node| node.shaped = false);
+    change(&|node| node.timeout = false);
     change(&|node| node.needs.clear());
     change(&|node| node.reads.clear());
     change(&|node| node.each.iter_mut().for_each(|each| each.sequential = false));

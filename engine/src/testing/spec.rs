@@ -104,6 +104,8 @@ pub struct NodeSpec {
     pub retry: Option<(u32, u64)>,
     /// `output: this`.
     pub shaped: bool,
+    /// `timeout`, of an attempt or of a person.
+    pub timeout: bool,
 }
 
 /// `for_each`.
@@ -113,6 +115,8 @@ pub struct Each {
     pub reads: Vec<Read>,
     /// Name of the item.
     pub item: String,
+    /// Name of its number.
+    pub index: String,
     /// One after the other.
     pub sequential: bool,
 }
@@ -175,7 +179,10 @@ pub enum Kind {
     /// One of [`Program::drawn`].
     Expand,
     /// A person.
-    Human,
+    Human {
+        /// Whether a value takes the answer's place when the time is over.
+        default: bool,
+    },
 }
 
 impl Read {
@@ -246,6 +253,7 @@ impl NodeSpec {
             on_item_error: Policy::Fail,
             retry: None,
             shaped: false,
+            timeout: false,
         }
     }
 
@@ -272,6 +280,7 @@ impl NodeSpec {
             when: self.when.as_ref().map(|reads| condition(reads, &[])),
             for_each: self.each.as_ref().map(|each| json!(list(&each.reads, &["1"]))),
             item_name: self.each.as_ref().map(|each| each.item.clone()).filter(|item| item != "item"),
+            index_name: self.each.as_ref().map(|each| each.index.clone()).filter(|index| index != "index"),
             sequential: self.each.as_ref().is_some_and(|each| each.sequential),
             samples: self.samples.map(Counted::written),
             stop_when: self.stop.as_ref().map(|reads| condition(reads, &["this"])),
@@ -288,9 +297,10 @@ impl NodeSpec {
             on_item_error: self.on_item_error.written(),
             retry: self.retry.map(|(max, backoff_ms)| RetryDef {
                 max: Some(max),
-                on: Some(vec!["server".to_owned()]),
+                on: Some(vec!["server".to_owned(), "timeout".to_owned()]),
                 backoff_ms: Some(backoff_ms),
             }),
+            timeout_ms: self.timeout.then_some(1_000),
             max_depth: if let Kind::Call { max_depth, .. } = self.kind { max_depth } else { None },
             output: self.inside().map_or(shaped, Level::output_tree),
             nodes: self.inside().map(|level| level.definitions(program)).unwrap_or_default(),
@@ -327,8 +337,11 @@ impl NodeSpec {
                 fields.insert("graph".to_owned(), json!(list(&self.reads, &["1"])));
                 "expand"
             }
-            Kind::Human => {
+            Kind::Human { default } => {
                 fields.insert("prompt".to_owned(), json!(self.prompt()));
+                if *default {
+                    fields.insert("default".to_owned(), json!(0));
+                }
                 "human"
             }
         };

@@ -22,6 +22,8 @@ pub struct World {
 pub enum Person {
     /// Answers sooner or later.
     Answers,
+    /// Does not answer in time.
+    Late,
     /// Never answers.
     Silent,
 }
@@ -73,13 +75,17 @@ impl World {
         if self.fails(&mut random, 50) { broken("input") } else { Ok(random.below(3) as u32) }
     }
 
-    /// What an attempt comes to.
-    pub fn attempt(&self, path: &str, attempt: u32, saw: &Value) -> Answer<()> {
+    /// What an attempt comes to. One that may time out perhaps never ends.
+    pub fn attempt(&self, path: &str, attempt: u32, saw: &Value, times_out: bool) -> Answer<()> {
         let mut random = self.random("attempt", path, saw, u64::from(attempt));
         if !self.fails(&mut random, 10) {
             return Ok(());
         }
-        let class = if random.one_in(2) { ErrorClass::Server } else { ErrorClass::Terminal };
+        let class = match random.below(4) {
+            0 | 1 if times_out => ErrorClass::Timeout,
+            0 | 2 => ErrorClass::Server,
+            _ => ErrorClass::Terminal,
+        };
         Err(StepError::new("failed", class, format!("attempt {attempt}")))
     }
 
@@ -107,8 +113,12 @@ impl World {
 
     /// What the person does who is asked.
     pub fn person(&self, path: &str) -> Person {
-        let silent = self.silence && self.random("person", path, &Value::Null, 0).one_in(3);
-        if silent { Person::Silent } else { Person::Answers }
+        let mut random = self.random("person", path, &Value::Null, 0);
+        match random.below(6) {
+            0 | 1 if self.silence => Person::Silent,
+            2 if !self.calm => Person::Late,
+            _ => Person::Answers,
+        }
     }
 
     /// The value of a step: says where it comes from and what was seen.

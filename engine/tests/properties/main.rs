@@ -16,9 +16,11 @@ use std::cell::Cell;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use flowrun_engine::dialect::worked_examples;
+use flowrun_engine::dialect::{Dialect, worked_examples};
 use flowrun_engine::event::{Record, Writer};
-use flowrun_engine::testing::{drive, generate, readers, world};
+use flowrun_engine::id::StepId;
+use flowrun_engine::testing::prove::{self, FREE, Totals};
+use flowrun_engine::testing::{drive, readers, world::World};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -111,7 +113,8 @@ fn any_text_is_an_expression_or_is_refused_with_its_range() {
 #[test]
 fn any_plan_checks_or_is_refused() {
     let mut seeds = seeds(&["fuzz/corpus/plan"], "");
-    seeds.extend(worked_examples().into_iter().map(|(_, plan)| plan.to_string()));
+    let examples = [Dialect::Graph, Dialect::Flowchart].into_iter().flat_map(|dialect| worked_examples(dialect, 5));
+    seeds.extend(examples.map(|(_, plan)| plan.to_string()));
     let accepted = Cell::new(0);
     let cases = prop_oneof![2 => texts(seeds, PLAN_WORDS).prop_map(Ok), 1 => plans().prop_map(Err), 1 => values().prop_map(Err)];
     let run = hold("plans", &cases, |case| {
@@ -144,20 +147,14 @@ fn any_log_is_read_as_far_as_it_stands() {
 
 /// The log of a simulated run: what came from outside.
 fn written_log(seed: u64) -> String {
-    let plan = drive::Plan {
-        max_parallel: 3,
-        order: seed,
-        cancel_after: None,
-        calls_max: None,
-        steps_max: 200,
-        silent: false,
-    };
-    let driven = drive::run(&generate::workflow(seed), &world::World { seed }, &plan, false);
+    let plan = drive::Plan { max_parallel: 3, order: seed, steps_max: 200, keep: 1, ..FREE };
+    let (program, _) = prove::program(seed, &mut Totals::default()).expect("a program");
+    let driven = drive::run(&program.check().expect("a program that checks"), &World::new(seed), &plan);
     let mut writer = Writer::default();
     let mut text = String::new();
     for (sequence, (event, _)) in (0..).zip(driven.log.into_iter().take(30)) {
         let path = event.step().map_or(String::new(), |step| format!("n{}/x[0]", step.0));
-        let record = Record { sequence, time_us: 7 * sequence, path: path.into(), event };
+        let record = Record { sequence, time_us: 7 * sequence, path: path.into(), around: StepId::ROOT, event };
         text += &format!("{}\n", writer.json(&record));
     }
     text

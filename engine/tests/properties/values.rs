@@ -188,7 +188,8 @@ impl Parts {
             _ => {
                 let mut plan = NodeDef::new("plan").field("prompt", "Why?").field("max_steps", 5);
                 plan.limits = Some(LimitsDef { nodes: Some(7), ..LimitsDef::default() });
-                plan.allow = self.flags[7].then(|| AllowDef { kinds: Some(vec!["calc".into()]), models: None });
+                plan.allow =
+                    self.flags[7].then(|| AllowDef { kinds: Some(vec!["calc".into()]), models: None, tools: None });
                 plan
             }
         }

@@ -23,7 +23,7 @@ pub(super) enum Here<'a> {
     /// A pass, with the earlier ones of the same loop, whatever its kind.
     Loop { names: &'a BTreeSet<String>, history: &'a [Table], number: u32 },
     /// An item of the list of a step.
-    Item { name: &'a str, map: &'a str, index: u32 },
+    Item { name: &'a str, number: &'a str, map: &'a str, index: u32 },
     /// The border of a closed frame, with its inputs.
     Closed { inputs: &'a [String], value: &'a Value },
 }
@@ -98,7 +98,8 @@ impl Env<'_> {
         }
         for here in self.places() {
             match here {
-                Here::Item { name, map, index } if name == wanted => return item(map, index),
+                Here::Item { name, map, index, .. } if name == wanted => return item(map, index),
+                Here::Item { number, index, .. } if number == wanted => return json!(index),
                 Here::Closed { inputs, value } if inputs.iter().any(|input| input == wanted) => return value.clone(),
                 _ => {}
             }

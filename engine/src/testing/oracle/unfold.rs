@@ -8,15 +8,15 @@ use super::names::{Env, Here};
 use super::{Oracle, Out, Settled, Stop, Table};
 use crate::failure::ErrorClass;
 use crate::testing::spec::{Kind, NodeSpec, Policy};
-use crate::testing::world::World;
+use crate::testing::world::{Person, World};
 
 /// What its children are to a step with items or samples.
 struct Children<'a> {
     count: u32,
     /// Whether `stop_when`, `quorum` and `on_item_error` speak of them.
     ruled: bool,
-    /// The item's name; samples have none.
-    item: Option<&'a str>,
+    /// The names of an item and of its number; samples have none.
+    item: Option<(&'a str, &'a str)>,
     sequential: bool,
 }
 
@@ -34,7 +34,8 @@ impl<'p> Oracle<'p> {
         }
         let Some(each) = &node.each else { return Ok(self.sampled(node, own, true, env)?.value) };
         let count = self.world.items(own, &env.see(&each.reads)).map_err(failed)?;
-        let children = Children { count, ruled: true, item: Some(&each.item), sequential: each.sequential };
+        let children =
+            Children { count, ruled: true, item: Some((&each.item, &each.index)), sequential: each.sequential };
         let out =
             self.children(node, own, &children, env, &mut |oracle, path, env| oracle.sampled(node, path, false, env))?;
         Ok(out.value)
@@ -62,7 +63,8 @@ impl<'p> Oracle<'p> {
             let around =
                 Env { parent: Some(env), here: Here::Loop { names: &names, history: &history, number: index } };
             let outer = if children.sequential { &around } else { env };
-            let here = Here::Item { name: children.item.unwrap_or_default(), map: path, index };
+            let (name, number) = children.item.unwrap_or_default();
+            let here = Here::Item { name, number, map: path, index };
             let inner = Env { parent: Some(outer), here };
             let child = format!("{path}[{index}]");
             let before = self.needed.len();
@@ -118,8 +120,9 @@ impl<'p> Oracle<'p> {
             let around = Env { parent: Some(env), here: Here::Loop { names: &names, history: &history, number } };
             let out = self.work(node, &format!("{path}#{number}"), &around)?;
             let value = out.value.unwrap_or_default();
+            let inside = Env { parent: Some(&around), here: Here::Nodes(&out.table) };
             let again = match &repeat.until {
-                Some(reads) => self.world.again(path, number, &env.see(reads)).map_err(failed)?,
+                Some(reads) => self.world.again(path, number, &inside.see(reads)).map_err(failed)?,
                 None => true,
             };
             let last = number + 1 >= repeat.max.count;
@@ -159,10 +162,20 @@ impl<'p> Oracle<'p> {
                 self.world.value("value", path).map_err(failed)?;
                 plain(World::made("value", path, &saw))
             }
-            Kind::Human => {
+            Kind::Human { default } => {
                 self.world.input(path, &saw).map_err(failed)?;
                 self.needed.push((path.to_owned(), saw.clone()));
-                plain(World::made("answer", path, &saw))
+                let late = node.timeout && self.world.person(path) == Person::Late;
+                if late && !default {
+                    return Err(Stop::Failed);
+                }
+                if late {
+                    self.world.value("default", path).map_err(failed)?;
+                }
+                if node.shaped {
+                    self.world.value("value", path).map_err(failed)?;
+                }
+                plain(World::made(if late { "default" } else { "answer" }, path, &saw))
             }
             Kind::Group(level) => self.frame(level, path, env),
             Kind::Call { workflow, max_depth } => {
@@ -190,9 +203,9 @@ impl<'p> Oracle<'p> {
     fn attempts(&self, node: &NodeSpec, path: &str, saw: &Value) -> Result<(), Stop> {
         let retries = node.retry.map_or(0, |(max, _)| max);
         for attempt in 1.. {
-            match self.world.attempt(path, attempt, saw) {
+            match self.world.attempt(path, attempt, saw, node.timeout) {
                 Ok(()) => return Ok(()),
-                Err(error) if attempt <= retries && error.class == ErrorClass::Server => {}
+                Err(error) if attempt <= retries && error.class != ErrorClass::Terminal => {}
                 Err(_) => break,
             }
         }
