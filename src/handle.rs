@@ -74,6 +74,11 @@ impl Run {
         self.answers.as_ref().ok_or(AnswerError::NoAnswers)?.answer(path, value).await
     }
 
+    /// Nobody answers any more: the run ends as `suspended` when nothing else is left to do.
+    pub fn leave(&self) {
+        self.answers.iter().for_each(Answers::leave);
+    }
+
     /// Ends the run: it cancels what is in flight and ends as `cancelled`, which the remaining updates tell.
     pub fn cancel(&self) {
         self.cancel.cancel();

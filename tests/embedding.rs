@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use flowrun::{
-    Event, FieldFormat, Flowrun, Input, KindSpec, LoadError, Node, NodeContext, NodeDef, NodeError, Outcome, Output,
-    RunError, RunOptions, Scripted, Status, StepError, Tool, ToolSpec, Update, Workflow, WorkflowDef, tool_fn,
+    AnswerError, Answers, Event, FieldFormat, Flowrun, Input, KindSpec, LoadError, Node, NodeContext, NodeDef,
+    NodeError, Outcome, Output, RunError, RunOptions, Scripted, Status, StepError, Tool, ToolSpec, Update, Workflow,
+    WorkflowDef, tool_fn,
 };
 use serde_json::{Map, Value, json};
 
@@ -53,7 +54,6 @@ async fn a_handle_gives_records_values_and_tokens() {
     let (mut known, mut said, mut ends) = (None, String::new(), Vec::new());
     while let Some(update) = run.next().await {
         match update {
-            Update::Asked(question) => panic!("nobody is there to be asked: {question:?}"),
             Update::Tokens { path, text } => {
                 assert_eq!(&*path, "wait");
                 said.push_str(&text);
@@ -64,6 +64,7 @@ async fn a_handle_gives_records_values_and_tokens() {
                 Event::Ended { outcome, .. } => ends.push((record.path.to_string(), outcome.clone())),
                 _ => {}
             },
+            Update::Asked(question) => panic!("nobody is asked here: {question:?}"),
         }
     }
     assert_eq!((known, said.as_str()), (Some(json!(42)), "here I am"));
@@ -203,4 +204,68 @@ fn a_tool_that_is_not_registered_is_refused_before_a_run() {
     );
     let definition = WorkflowDef::new("built").node("a", NodeDef::new("tool").field("tool", "sell")).output("a");
     assert!(matches!(flowrun.check(definition), Err(LoadError::Refused { .. })));
+}
+
+const PEOPLE: &str = "
+flowrun: 1
+nodes:
+  one: {kind: human, prompt: \"'One' is a text.\", schema: integer}
+  two: {kind: human, prompt: Anything?}
+  known: {calc: 40 + 2}
+  all: {value: [one, two, known]}
+output: all
+";
+
+#[tokio::test]
+async fn people_answer_through_the_handle() {
+    let flowrun = Flowrun::builder().build();
+    let workflow = flowrun.parse("people.yaml", PEOPLE).unwrap();
+    let answers = Answers::default();
+    let options = RunOptions { answers: Some(answers.clone()), ..RunOptions::default() };
+    let mut run = flowrun.start(&workflow, json!({}), options).unwrap();
+    let (mut asked, mut ended) = (Vec::new(), Vec::new());
+    while let Some(update) = run.next().await {
+        match update {
+            Update::Asked(question) => {
+                asked.push((question.path.to_string(), question.prompt.clone(), question.schema.is_some()));
+                let bad = run.answer(&question.path, json!("text")).await;
+                if &*question.path == "one" {
+                    assert!(
+                        matches!(&bad, Err(AnswerError::BadAnswer(reason)) if reason.contains("integer")),
+                        "{bad:?}"
+                    );
+                    run.answer("one", json!(1)).await.unwrap();
+                }
+                let again = run.answer(&question.path, json!(2)).await;
+                assert_eq!(again, Err(AnswerError::NotAsked(question.path.to_string())), "the first one wins");
+            }
+            Update::Record(record) if matches!(record.event, Event::Ended { .. }) => {
+                ended.push(record.path.to_string())
+            }
+            _ => {}
+        }
+    }
+    let prompts = [("one", "'One' is a text.", true), ("two", "Anything?", false)];
+    assert_eq!(asked, prompts.map(|(path, prompt, schema)| (path.to_owned(), prompt.to_owned(), schema)));
+    assert_eq!(ended.first().map(String::as_str), Some("known"), "the rest of the run goes on");
+    assert_eq!(run.outcome().await.into_output().unwrap(), json!([1, "text", 42]));
+    let late = answers.answer("one", json!(1)).await;
+    assert_eq!(late, Err(AnswerError::NotAsked("one".to_owned())), "the run is over");
+}
+
+#[tokio::test]
+async fn a_run_that_nobody_answers_ends_as_suspended() {
+    let flowrun = Flowrun::builder().build();
+    let workflow = flowrun.parse("people.yaml", PEOPLE).unwrap();
+    let outcome = flowrun.run(&workflow, json!({}), RunOptions::default()).await.unwrap();
+    assert_eq!((outcome.status, &outcome.asked), (Status::Suspended, &vec!["one".to_owned(), "two".to_owned()]));
+    let run = flowrun.start(&workflow, json!({}), RunOptions::default()).unwrap();
+    assert_eq!(run.answer("one", json!(1)).await, Err(AnswerError::NoAnswers));
+    // Somebody was there, and has left.
+    let options = RunOptions { answers: Some(Answers::default()), ..RunOptions::default() };
+    let run = flowrun.start(&workflow, json!({}), options).unwrap();
+    run.answer("two", json!("yes")).await.unwrap();
+    run.leave();
+    let outcome = run.outcome().await;
+    assert_eq!((outcome.status, outcome.asked), (Status::Suspended, vec!["one".to_owned()]));
 }

@@ -1,6 +1,6 @@
 //! The examples, built and run as their opening words say.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use super::http;
@@ -63,6 +63,19 @@ fn a_question_is_decomposed() {
     assert!(text.contains("the model drew: tower, building, difference, answer"), "{text}");
     assert!(text.contains("parts/tower: \"It was opened in 1889\""), "{text}");
     assert!(text.ends_with("The Eiffel Tower is 42 years older.\n"), "{text}");
+}
+
+#[test]
+fn a_person_is_asked_until_they_are_content() {
+    let says = |lines: &str| {
+        let mut child = example("human", &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    };
+    let (first, second) = ("Dear Ada, come and see us.", "Dear Ada, come and see us in May.");
+    let whole = format!("check#0: Send this? {first}\ncheck#1: Send this? {second}\n\"{second}\"\n");
+    assert_eq!(says("in May\nyes\n"), whole);
+    assert_eq!(says(""), format!("check#0: Send this? {first}\nunanswered: check#0\n"));
 }
 
 /// The ten flowcharts that others get wrong, with what they give.

@@ -152,3 +152,52 @@ async fn a_trace_shows_which_tools_were_called_and_with_what() {
         assert!(shown.contains(text), "`{text}` is not in:\n{shown}");
     }
 }
+
+#[test]
+fn a_run_that_waits_for_a_person_says_whom_and_how_it_goes_on() {
+    let place = Place::new();
+    place.write(
+        "ask.yaml",
+        "flowrun: 1\nnodes:\n  draft: {prompt: first}\n  ask: {kind: human, prompt: \"Send {{ draft }}?\\u001b[2J\", schema: boolean}\n  \
+         sent: {value: ask}\noutput: sent\n",
+    );
+    let run = place.run(&["ask.yaml"]);
+    assert_eq!((code(&run), stdout(&run).as_str()), (5, ""));
+    let said = stderr(&run);
+    assert!(said.contains("step `ask` asks for yes or no:\n  Send one? [2J\nhelp: run it on a terminal"), "{said}");
+    assert!(said.trim_end().lines().last().unwrap().contains(": suspended, 1 call, "), "{said}");
+    assert!(stdout(&place.flowrun(&["runs"])).contains("  suspended  "));
+    let tree = stdout(&place.flowrun(&["trace"]));
+    assert!(tree.contains("✓ draft") && tree.contains("\n? ask ") && tree.contains(": suspended, 1 call"), "{tree}");
+    assert!(stdout(&place.flowrun(&["trace", "--format", "timeline"])).contains("? ask"));
+    let json: Value = serde_json::from_str(&stdout(&place.run(&["ask.yaml", "--json", "--quiet"]))).unwrap();
+    assert_eq!((&json["status"], &json["asked"][0]["step"]), (&json!("suspended"), &json!("ask")));
+    assert_eq!((&json["asked"][0]["prompt"], &json["output"]), (&json!("Send one?\u{1b}[2J"), &Value::Null));
+    // A step that may answer by itself does.
+    place.write(
+        "default.yaml",
+        "flowrun: 1\nnodes:\n  ask: {kind: human, prompt: Well?, timeout: 20ms, default: \"'yes'\"}\noutput: ask\n",
+    );
+    let answered = place.run(&["default.yaml"]);
+    assert_eq!((code(&answered), stdout(&answered).as_str()), (0, "yes\n"), "{}", stderr(&answered));
+}
+
+#[test]
+fn a_loop_that_ends_at_its_bound_is_named() {
+    let place = Place::new();
+    place.write(
+        "bound.yaml",
+        "flowrun: 1\nnodes:\n  a: {value: \"last.a | default(0) + 1\", next: [{when: a < 9, to: a, max: 2}, {to: b}]}\n  b: {value: a}\n  \
+         c: {repeat: {until: \"this > 9\", max: 2}, value: \"1\"}\noutput: [b, c]\n",
+    );
+    let run = place.run(&["bound.yaml"]);
+    assert_eq!((code(&run), stdout(&run).as_str()), (0, "[3,1]\n"));
+    assert!(stderr(&run).contains("ended at a bound: `c`, `loop(a)`\n"), "{}", stderr(&run));
+    let json: Value = serde_json::from_str(&stdout(&place.run(&["bound.yaml", "--json"]))).unwrap();
+    assert_eq!(json["limits_reached"], json!(["c", "loop(a)"]));
+    let tree = stdout(&place.flowrun(&["trace"]));
+    let lines: Vec<&str> = tree.lines().map(str::trim_end).collect();
+    assert!(lines[0].starts_with("✓ loop(a)") && lines[0].ends_with("ended at its bound after 3 passes"), "{tree}");
+    assert_eq!(lines[1..7], ["  ✓ #0", "    ✓ a", "  ✓ #1", "    ✓ a", "  ✓ #2", "    ✓ a"], "{tree}");
+    assert!(lines[8].starts_with("✓ c ") && lines[9..11] == ["  ✓ #0", "  ✓ #1"], "{tree}");
+}

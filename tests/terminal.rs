@@ -126,6 +126,11 @@ impl Terminal {
         seen.parser.screen_mut().set_size(rows, columns);
     }
 
+    /// Types at the keyboard.
+    fn types(&self, text: &str) {
+        self.keyboard.lock().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
     /// Presses Ctrl-C.
     fn interrupt(&self) {
         self.keyboard.lock().unwrap().write_all(b"\x03").unwrap();
@@ -304,4 +309,58 @@ fn a_terminal_without_control_gets_plain_lines() {
     let terminal = Terminal::start(workflow, 80, 24, &["--no-record"], &[("TERM", "dumb")]);
     let (code, all) = terminal.end();
     assert!(code == 0 && all.starts_with("✓ a  "), "{all}");
+}
+
+/// Two people are asked while something else runs.
+const ASKS: &str = "flowrun: 1\nnodes:\n  colour: {kind: human, prompt: \"Which colour?\\n\\e[2J(of two)\", schema: red | dark blue}\n  \
+    sure: {kind: human, prompt: \"Is {{ colour }} right?\", schema: boolean}\n  done: {prompt: \"quick {{ sure }}\"}\n  other: {prompt: soon}\n\
+    output: {colour: colour, sure: sure}\n";
+
+#[test]
+fn a_person_is_asked_at_the_terminal() {
+    let terminal = Terminal::start(ASKS, 80, 24, &[], &[]);
+    let screen = terminal.wait_for("the question", |screen| screen.contains("a number from 1 to 2>"));
+    let question = "? colour asks:\n  Which colour?\n   [2J(of two)\n  1. red\n  2. dark blue\na number from 1 to 2>";
+    assert!(screen.contains(question) && !screen.contains(" running"), "{screen}");
+    terminal.types("3\n");
+    terminal.wait_for("the reason", |screen| screen.contains("\n  a number from 1 to 2, or the text itself\n"));
+    eventually("the end of the other step", || {
+        let ended = |line: &str| line.contains(r#""step":"other","type":"ended""#);
+        if terminal.events().lines().any(ended) { Ok(()) } else { Err(terminal.events()) }
+    });
+    terminal.types("2\n");
+    terminal.wait_for("the next question", |screen| screen.contains("  Is dark blue right?\nyes or no>"));
+    terminal.types("y\n");
+    let (code, all) = terminal.end();
+    assert_eq!(code, 0, "{all}");
+    assert!(all.contains("✓ other") && all.contains("✓ done"), "{all}");
+    assert!(all.contains("{\"colour\":\"dark blue\",\"sure\":true}"), "{all}");
+}
+
+#[test]
+fn the_view_steps_aside_for_a_question_and_comes_back() {
+    let workflow =
+        "flowrun: 1\nnodes:\n  never: {prompt: slow}\n  ask: {kind: human, prompt: Why?}\noutput: {n: never, a: ask}\n";
+    let terminal = Terminal::start(workflow, 80, 24, &[], &[]);
+    let screen = terminal.wait_for("the question", |screen| screen.contains("  Why?\na text>"));
+    assert!(!screen.contains(" running"), "{screen}");
+    terminal.types("because\n");
+    let screen = terminal.wait_for("the view", |screen| screen.contains("1 running, 0 waiting"));
+    assert!(screen.contains("a text> because\n"), "{screen}");
+    terminal.interrupt();
+    let (code, all) = terminal.end();
+    assert_eq!(code, 4, "{all}");
+}
+
+#[test]
+fn a_person_who_leaves_suspends_the_run() {
+    let terminal = Terminal::start(ASKS, 80, 24, &[], &[]);
+    terminal.wait_for("the question", |screen| screen.contains("a number from 1 to 2>"));
+    terminal.types("\x04");
+    let (code, all) = terminal.end();
+    assert_eq!(code, 5, "{all}");
+    assert!(all.contains("step `colour` asks for `red` or `dark blue`:") && all.contains(": suspended, "), "{all}");
+    let unasked = Terminal::start(ASKS, 80, 24, &["--no-input"], &[]);
+    let (code, all) = unasked.end();
+    assert!(code == 5 && all.contains("step `colour` asks") && !all.contains("to 2>"), "{all}");
 }

@@ -102,11 +102,19 @@ fn text(value: &Value) -> String {
     visible(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
+/// What is to be typed.
+fn wanted(schema: Option<&Value>) -> String {
+    choices(schema).map_or_else(|| form(schema), |choices| format!("a number from 1 to {}", choices.len()))
+}
+
 /// The form of an answer in a few words.
-pub(super) fn wanted(schema: Option<&Value>) -> String {
+pub(super) fn form(schema: Option<&Value>) -> String {
     let kind = schema.and_then(|schema| schema.get("type")?.as_str());
     match (schema, choices(schema), kind) {
-        (_, Some(choices), _) => format!("a number from 1 to {}", choices.len()),
+        (_, Some(choices), _) => {
+            let choices: Vec<String> = choices.iter().map(|choice| format!("`{}`", clean(&text(choice)))).collect();
+            choices.join(" or ")
+        }
         (_, _, Some("boolean")) => "yes or no".to_owned(),
         (_, _, Some("integer")) => "a whole number".to_owned(),
         (_, _, Some("number")) => "a number".to_owned(),

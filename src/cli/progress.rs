@@ -205,10 +205,10 @@ impl State {
                 self.counts.known += 1;
                 self.frames.entry(*step).and_modify(|unended| *unended += 1);
             }
-            Event::PassEnded { end: PassEnd::Limit, pass, .. } => {
-                self.notable(format!("  {} ended at its bound, in pass #{pass}", clean(&record.path)));
+            // On a terminal the question itself follows, at once or at the end.
+            Event::Suspended { .. } if !self.live => {
+                self.line(|_| format!("? {}  waits for an answer", clean(&record.path)))
             }
-            Event::Suspended { .. } => self.line(|_| format!("? {}  waits for an answer", clean(&record.path))),
             Event::Started { attempt, .. } => {
                 let new = || Leaf { first_us: record.time_us, since: None, tail: String::new() };
                 let leaf = self.leaves.entry(record.path.clone()).or_insert_with(new);
@@ -501,6 +501,5 @@ mod tests {
         }
         state.take(&record("a", ended(1, done())));
         assert!(state.area(100, 24)[0].starts_with("0 running, 0 waiting, 3 done"));
-        assert!(state.take_lines(80, 24).contains(&"  a ended at its bound, in pass #0".to_owned()));
     }
 }

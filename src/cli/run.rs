@@ -303,7 +303,7 @@ fn waiting(asked: &[Question]) -> String {
     let mut text = String::new();
     for question in asked.iter().take(NAMED_MAX) {
         let prompt: Vec<String> = question.prompt.lines().map(|line| format!("  {}\n", visible(line))).collect();
-        let wanted = people::wanted(question.schema.as_ref());
+        let wanted = people::form(question.schema.as_ref());
         text.push_str(&format!("step `{}` asks for {wanted}:\n{}", clean(&question.path), prompt.concat()));
     }
     if asked.len() > NAMED_MAX {

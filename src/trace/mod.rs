@@ -1,7 +1,8 @@
 //! A run as a tree of steps, with the chain of steps that decided how long it took.
 //!
 //! Built from the log alone. The *critical path* is found backwards: from the leaf that ended last to the one that ended last
-//! before it started, and so on; what remains between them is the engine's own time. O(steps log steps).
+//! before it started, and so on; what remains between them is the engine's own time. O(steps log steps). What lost a race or
+//! came after a stopping prefix decided nothing.
 //!
 //! [`Trace::tree`], [`Trace::timeline`] and [`Trace::chrome`] show it.
 
@@ -51,8 +52,10 @@ pub struct TraceStep {
     pub usage: Usage,
     /// Why it was skipped, or the first line of what went wrong.
     pub why: Option<String>,
-    /// What else became of it: how its loop ended, who won its race, that its value is not used.
+    /// What else became of it: how its loop ended, who won its race, that it is unused.
     pub notes: Vec<String>,
+    /// Whether it is an item beyond the prefix that is its map's value.
+    pub is_unused: bool,
     /// Hashes of its rendered input and of its value.
     pub input: Option<String>,
     /// See `input`.
@@ -109,6 +112,7 @@ pub struct Trace {
     pub overlap: usize,
     /// The step that failed the run, if one did, and the whole error.
     pub failure: Option<(String, String)>,
+    was_cancelled: bool,
 }
 
 impl Trace {
@@ -127,6 +131,7 @@ impl Trace {
             let step = event.text("failed_step").unwrap_or_default();
             Some((step.to_owned(), event.line["error"]["message"].as_str()?.to_owned()))
         });
+        trace.was_cancelled = events.last().is_some_and(|event| event.text("status") == Some("cancelled"));
         let failed = trace.failure.as_ref().and_then(|(step, _)| index.get(step.as_str()).copied());
         trace.mark_critical_path(failed);
         trace.overlap = most_at_once(trace.steps.iter().flat_map(|step| &step.attempts), trace.until_us);
@@ -162,6 +167,7 @@ impl Trace {
             let step = &mut self.steps[at];
             let number = step.name.trim_matches(['[', ']']).parse::<u64>();
             if number.is_ok_and(|number| number >= from) {
+                step.is_unused = true;
                 step.notes.push("unused".to_owned());
             }
         }
@@ -179,8 +185,10 @@ impl Trace {
 
     /// From the failed step on, if one ended the run: what was cancelled because of it decided nothing.
     fn mark_critical_path(&mut self, failed: Option<usize>) {
+        let decides =
+            |step: &TraceStep| step.is_leaf() && !step.is_unused && (self.was_cancelled || step.state != "cancelled");
         let leaf =
-            |(at, step): (usize, &TraceStep)| Some((step.ended_us.filter(|_| step.is_leaf())?, step.started_us?, at));
+            |(at, step): (usize, &TraceStep)| Some((step.ended_us.filter(|_| decides(step))?, step.started_us?, at));
         let mut by_end: BTreeSet<(u64, u64, usize)> = self.steps.iter().enumerate().filter_map(leaf).collect();
         let decisive = failed.into_iter().flat_map(|at| self.below(at)).filter(|at| self.steps[*at].state == "failed");
         let last_failed = decisive.filter_map(|at| leaf((at, &self.steps[at]))).max();

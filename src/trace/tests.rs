@@ -234,3 +234,89 @@ fn a_chrome_trace_says_what_a_step_was() {
     );
     assert!(events.iter().any(|event| event["ph"] == "M" && event["args"]["name"] == "flowrun the run"));
 }
+
+#[test]
+fn passes_nest_by_what_the_log_says_of_them() {
+    let frame = r#""type":"frame_opened","children":1"#;
+    let inside = |pass: &str, rest: &str| format!(r#""in":"{pass}",{rest}"#);
+    let (first, second) = (inside("loop(draft)#0", START), inside("loop(draft)#1", START));
+    let (group, inner) = (inside("loop(draft)#1", FRAME), inside("loop(cell)#1#0", START));
+    let nested = inside("loop(draft)#1", FRAME);
+    let trace = Trace::new(&log(&[
+        (0, "loop(draft)", frame),
+        (0, "loop(draft)#0", frame),
+        (0, "draft#0", &first),
+        (10_000, "draft#0", END),
+        (10_000, "loop(draft)#0", END),
+        (10_000, "loop(draft)", r#""type":"pass_ended","pass":0,"end":"again""#),
+        (10_000, "loop(draft)#1", frame),
+        (10_000, "draft#1", &second),
+        (20_000, "draft#1", END),
+        (20_000, "judge#1", &group),
+        (20_000, "judge#1/a", START),
+        (25_000, "judge#1/a", END),
+        (25_000, "judge#1", END),
+        (25_000, "loop(cell)#1", &nested),
+        (25_000, "loop(cell)#1#0", frame),
+        (25_000, "cell#1.0", &inner),
+        (30_000, "cell#1.0", END),
+        (30_000, "loop(cell)#1#0", END),
+        (30_000, "loop(cell)#1", r#""type":"pass_ended","pass":0,"end":"no_edge""#),
+        (30_000, "loop(cell)#1", END),
+        (30_000, "loop(draft)#1", END),
+        (30_000, "loop(draft)", r#""type":"pass_ended","pass":1,"end":"exit""#),
+        (30_000, "loop(draft)", END),
+        (30_000, "lost", r#""type":"ended","state":"skipped","reason":"not_routed""#),
+    ]));
+    let names: Vec<String> =
+        trace.tree(100).lines().map(|line| line.split("  *").next().unwrap().trim_end().to_owned()).collect();
+    let expected = [
+        "✓ loop(draft)     30 ms  left in pass #1",
+        "  ✓ #0            10 ms",
+        "    ✓ draft       10 ms",
+        "  ✓ #1            20 ms",
+        "    ✓ draft       10 ms",
+        "    ✓ judge        5 ms",
+        "      ✓ a          5 ms",
+        "    ✓ loop(cell)   5 ms  1 pass",
+        "      ✓ #0         5 ms",
+        "        ✓ cell     5 ms",
+        "- lost                   no edge led to it",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(trace.critical_path_us, 30_000);
+    // In the timeline and in viewers they nest as well.
+    let timeline = trace.timeline(80);
+    assert!(timeline.contains("\n    ✓ draft") && timeline.contains("\n        ✓ cell"), "{timeline}");
+    let slices = trace.chrome("run");
+    let named =
+        |name: &str| slices["traceEvents"].as_array().unwrap().iter().find(|event| event["name"] == name).unwrap();
+    assert_eq!(named("draft#1")["tid"], named("loop(draft)")["tid"], "one inside the other");
+    assert_eq!(named("loop(draft)")["args"]["notes"][0], "left in pass #1");
+}
+
+#[test]
+fn losers_and_what_comes_after_a_prefix_decide_nothing() {
+    let cancelled = r#""type":"ended","state":"cancelled""#;
+    let trace = Trace::new(&log(&[
+        (0, "quick", START),
+        (0, "slow", START),
+        (0, "few", FRAME),
+        (0, "few[0]", START),
+        (0, "few[1]", START),
+        (5_000, "few[1]", END),
+        (10_000, "few[0]", END),
+        (10_000, "few", r#""type":"unused","from":1"#),
+        (10_000, "few", END),
+        (20_000, "quick", END),
+        (20_000, "answer", r#""type":"ready","winner":"quick""#),
+        (20_000, "answer", END),
+        (21_000, "slow", cancelled),
+    ]));
+    let critical: Vec<&str> = trace.steps.iter().filter(|step| step.critical).map(|step| step.path.as_str()).collect();
+    assert_eq!(critical, ["quick"]);
+    let tree = trace.tree(100);
+    let line = |name: &str| tree.lines().find(|line| line.contains(name)).unwrap().trim_end().to_owned();
+    assert!(line("answer").ends_with("`quick` won") && line("[1]").ends_with("unused"), "{tree}");
+    assert!(!line("[0]").ends_with("unused"), "{tree}");
+}

@@ -249,7 +249,7 @@ impl Trace {
         }
         let glyph = if step.critical { CRITICAL } else { RUNNING };
         step.attempts.iter().for_each(|attempt| fill(attempt.started_us, attempt.ended_us.unwrap_or(end), glyph));
-        if step.state == "failed" || !step.is_leaf() {
+        if ["failed", "suspended"].contains(&step.state.as_str()) || !step.is_leaf() {
             cells[axis.column(end.saturating_sub(1))] = step.mark();
         }
         let bar: String = cells.into_iter().collect();

@@ -27,6 +27,8 @@ pub struct Node {
     pub requires_outside: Vec<Arc<str>>,
     /// Nodes with a `next` edge to this one, each once, by index.
     pub edges_in: Vec<NodeIndex>,
+    /// Of those that are loops: the nodes of their bodies whose edges they are, each once, with the way to them.
+    pub edges_from_loops: Vec<(NodeIndex, Inside)>,
     /// How its edges, else the entries of `needs` in `counted`, come together.
     pub join: Join,
     /// Entries of `needs` that `join` counts, when there are no edges and it is not `all`.
@@ -328,6 +330,8 @@ pub struct ExpansionRules {
     pub models: Vec<String>,
     /// Tools that may occur.
     pub tools: Vec<String>,
+    /// Whether a step that fails ends the expansion, in place of being an entry of `errors`.
+    pub steps_fail: bool,
 }
 
 impl ExpansionRules {
@@ -343,6 +347,7 @@ impl ExpansionRules {
             kinds: vec!["llm".into(), "calc".into()],
             models: Vec::new(),
             tools: Vec::new(),
+            steps_fail: false,
         }
     }
 }
@@ -371,6 +376,7 @@ impl Node {
             dependencies: Vec::new(),
             requires_outside: Vec::new(),
             edges_in: Vec::new(),
+            edges_from_loops: Vec::new(),
             join: Join::Default,
             counted: Vec::new(),
             counted_outside: Vec::new(),
