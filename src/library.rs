@@ -18,6 +18,12 @@ pub const WORKFLOWS: &[(&str, &str)] = &[
     ("zero-shot-cot", include_str!("../workflows/zero-shot-cot.yaml")),
     ("few-shot-cot", include_str!("../workflows/few-shot-cot.yaml")),
     ("self-consistency", include_str!("../workflows/self-consistency.yaml")),
+    ("least-to-most", include_str!("../workflows/least-to-most.yaml")),
+    ("scratchpad", include_str!("../workflows/scratchpad.yaml")),
+    ("self-refine", include_str!("../workflows/self-refine.yaml")),
+    ("tree-of-thoughts", include_str!("../workflows/tree-of-thoughts.yaml")),
+    ("adapt", include_str!("../workflows/adapt.yaml")),
+    ("diverse", include_str!("../workflows/diverse.yaml")),
 ];
 
 /// The text of a library workflow.

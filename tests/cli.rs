@@ -453,9 +453,9 @@ fn models_are_asked_for_a_word_and_keys_stay_secret() {
 fn the_library_is_listed_shown_and_drawn() {
     let place = Place::new();
     let list = stdout(&place.flowrun(&["list"]));
-    for name in ["@question-graph", "@question-flowchart", "@zero-shot-cot", "@few-shot-cot", "@self-consistency"] {
-        assert!(list.contains(name), "{list}");
-        assert!(stdout(&place.flowrun(&["show", name])).contains("flowrun: 1\n"));
+    for name in flowrun::WORKFLOWS.iter().map(|(name, _)| format!("@{name}")) {
+        assert!(list.contains(&name), "{list}");
+        assert!(stdout(&place.flowrun(&["show", &name])).contains("flowrun: 1\n"));
     }
     assert!(stdout(&place.flowrun(&["graph", "@zero-shot-cot"])).contains("[reasoning]"));
     assert!(stdout(&place.flowrun(&["--version"])).starts_with("flowrun "));

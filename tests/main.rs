@@ -13,6 +13,7 @@ mod golden;
 mod graphs;
 mod hostile;
 mod http;
+mod methods;
 mod model;
 mod records;
 mod schema;

@@ -1,5 +1,7 @@
 //! The driver with real nodes on real (or paused) time: what a run gives, and that nothing is lost, repeated or left behind.
 
+mod flow;
+
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -6,6 +6,10 @@ use super::Random;
 use crate::failure::{ErrorClass, StepError};
 use crate::id::ValueHash;
 
+/// What is to happen, by what is asked, the path of the step, and the number of the attempt, prefix, pass or case; nothing: as
+/// the seed says.
+pub type Script = fn(&str, &str, u64) -> Option<u64>;
+
 /// The answers of one seed.
 #[derive(Clone, Copy, Debug)]
 pub struct World {
@@ -15,6 +19,8 @@ pub struct World {
     pub calm: bool,
     /// Whether some people never answer.
     pub silence: bool,
+    /// What a test wants to happen.
+    pub script: Option<Script>,
 }
 
 /// What a person does.
@@ -37,7 +43,17 @@ fn broken<T>(what: &str) -> Answer<T> {
 impl World {
     /// The world of a seed.
     pub fn new(seed: u64) -> Self {
-        Self { seed, calm: false, silence: false }
+        Self { seed, calm: false, silence: false, script: None }
+    }
+
+    /// A world in which everything goes well and happens once, as far as the script says nothing else: guards and cases hold,
+    /// lists have two items, nothing stops early or goes on.
+    pub fn scripted(script: Script) -> Self {
+        Self { seed: 0, calm: true, silence: false, script: Some(script) }
+    }
+
+    fn script(&self, what: &str, path: &str, number: u64, usual: u64) -> Option<u64> {
+        self.script.map(|script| script(what, path, number).unwrap_or(usual))
     }
 
     fn random(&self, what: &str, path: &str, saw: &Value, more: u64) -> Random {
@@ -59,12 +75,18 @@ impl World {
 
     /// Whether a guard holds, or why it cannot be evaluated.
     pub fn guard(&self, path: &str, saw: &Value) -> Answer<bool> {
+        if let Some(holds) = self.script("guard", path, 0, 1) {
+            return Ok(holds > 0);
+        }
         let mut random = self.random("guard", path, saw, 0);
         if self.fails(&mut random, 50) { broken("guard") } else { Ok(self.calm || !random.one_in(4)) }
     }
 
     /// How many items there are, or why that is not known.
     pub fn items(&self, path: &str, saw: &Value) -> Answer<u32> {
+        if let Some(count) = self.script("items", path, 0, 2) {
+            return Ok(count as u32);
+        }
         let mut random = self.random("items", path, saw, 0);
         if self.fails(&mut random, 50) { broken("items") } else { Ok(random.below(5) as u32) }
     }
@@ -77,6 +99,9 @@ impl World {
 
     /// What an attempt comes to. One that may time out perhaps never ends.
     pub fn attempt(&self, path: &str, attempt: u32, saw: &Value, times_out: bool) -> Answer<()> {
+        if self.script("attempt", path, u64::from(attempt), 1) == Some(0) {
+            return Err(StepError::terminal("failed", "as the script says"));
+        }
         let mut random = self.random("attempt", path, saw, u64::from(attempt));
         if !self.fails(&mut random, 10) {
             return Ok(());
@@ -97,17 +122,26 @@ impl World {
 
     /// Whether the first so many items are the value.
     pub fn stop(&self, path: &str, length: u32, saw: &Value) -> Answer<bool> {
+        if let Some(stops) = self.script("stop", path, u64::from(length), 0) {
+            return Ok(stops > 0);
+        }
         Ok(self.random("stop", path, saw, u64::from(length)).one_in(3))
     }
 
     /// Whether another pass follows one that `until` looks at.
     pub fn again(&self, path: &str, pass: u32, saw: &Value) -> Answer<bool> {
+        if let Some(again) = self.script("again", path, u64::from(pass), 0) {
+            return Ok(again > 0);
+        }
         let mut random = self.random("again", path, saw, u64::from(pass));
         if self.fails(&mut random, 50) { broken("until") } else { Ok(!random.one_in(3)) }
     }
 
     /// Whether a case of `next` holds.
     pub fn route(&self, path: &str, case: usize, saw: &Value) -> bool {
+        if let Some(holds) = self.script("route", path, case as u64, 1) {
+            return holds > 0;
+        }
         !self.random("route", path, saw, case as u64).one_in(3)
     }
 
@@ -128,6 +162,9 @@ impl World {
 
     /// Which of so many graphs an expansion draws.
     pub fn drawn(&self, path: &str, graphs: usize) -> Answer<usize> {
+        if let Some(number) = self.script("graph", path, 0, 0) {
+            return Ok(number as usize);
+        }
         let mut random = self.random("graph", path, &Value::Null, 0);
         if self.fails(&mut random, 15) || graphs == 0 {
             return Err(StepError::terminal("bad_plan", "graph"));

@@ -3,10 +3,13 @@
 //! A level begins as a chain of nodes and loops; then edges, mentions and attributes are proposed one by one, and those that
 //! break a rule are taken back. What the checker refuses all the same is drawn anew, and counted by the simulation.
 
+mod edges;
+mod mentions;
+
 use super::Random;
-use super::flow::{self, Flow};
-use super::spec::{Case, Counted, Each, Kind, Level, NodeSpec, Policy, Program, Read, Repeat};
-use crate::definition::{Join, Need};
+use super::flow;
+use super::spec::{Counted, Each, Kind, Level, NodeSpec, Policy, Program, Read, Repeat};
+use crate::definition::Join;
 
 /// What a program may contain beside the usual.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,107 +162,6 @@ impl Draw {
         self.chance(percent).then(Vec::new)
     }
 
-    fn back(&mut self, header: String) -> Case {
-        let (when, fails) = (self.condition(60), self.chance(8));
-        Case { when, to: vec![header], max: Some(1 + self.random.below(3) as u32), fails }
-    }
-
-    /// Nodes and loops in a row, from node to node; loops contain rows again.
-    fn chain(&mut self, level: &mut Level, from: usize, to: usize, header: Option<usize>) {
-        let mut tails: Vec<usize> = header.into_iter().collect();
-        let mut at = if header.is_some() { from + 1 } else { from };
-        while at < to {
-            if self.chance(15) {
-                // Stands in the row without being part of it.
-                at += 1;
-                continue;
-            }
-            let name = level.nodes[at].name.clone();
-            let before = std::mem::take(&mut tails);
-            for tail in &before {
-                self.connect(&mut level.nodes[*tail], &name);
-            }
-            let room = to - at;
-            if self.chance(26) {
-                let length = 1 + self.random.below(room.min(4) as u64) as usize;
-                self.chain(level, at, at + length, Some(at));
-                let tail = self.tail(level, at, at + length);
-                let back = self.back(name);
-                let place = self.random.below(level.nodes[tail].next.len() as u64 + 1) as usize;
-                level.nodes[tail].next.insert(place, back);
-                tails.push(tail);
-                at += length;
-            } else {
-                tails.push(at);
-                at += 1;
-                if at < to && self.chance(40) {
-                    // A second way: this node is passed by, or runs beside the next one.
-                    tails.extend(before);
-                }
-            }
-        }
-    }
-
-    /// One more edge onwards: a case of its own, or beside another target of the last one.
-    fn connect(&mut self, node: &mut NodeSpec, name: &str) {
-        let when = self.condition(25);
-        let forks = self.chance(50);
-        match node.next.last_mut().filter(|case| case.max.is_none()) {
-            Some(case) if forks => return case.to.push(name.to_owned()),
-            Some(case) if case.when.is_none() => case.when = Some(Vec::new()),
-            _ => {}
-        }
-        node.next.push(Case { when, to: vec![name.to_owned()], max: None, fails: false });
-    }
-
-    /// A node that hangs on a loop by mentions, and may leave it.
-    fn hang(&mut self, level: &mut Level) {
-        let Ok(flow) = flow::analyse(level) else { return };
-        let Some(a_loop) = self.pick(&flow.loops).cloned() else { return };
-        let header = level.nodes[a_loop.header].name.clone();
-        let free = |index: &usize| flow.edges_in[*index].is_empty() && level.nodes[*index].next.is_empty();
-        let free: Vec<usize> = (a_loop.header + 1..level.nodes.len()).filter(free).collect();
-        let leads_back = |node: &usize| flow::targets(&level.nodes[*node]).any(|target| *target == header);
-        let Some(tail) = a_loop.body.iter().copied().find(leads_back) else { return };
-        let Some(index) = self.pick(&free).copied().filter(|index| *index != tail) else { return };
-        let name = level.nodes[index].name.clone();
-        level.nodes[index].reads.push(Read::Plain(header));
-        level.nodes[tail].reads.push(Read::Default(name));
-        let onwards: Vec<String> = level.nodes[index + 1..].iter().map(|node| node.name.clone()).collect();
-        if let Some(target) = self.pick(&onwards).cloned().filter(|_| self.random.below(3) > 0) {
-            level.nodes[index].next.push(Case { when: Some(Vec::new()), to: vec![target], max: None, fails: false });
-        }
-    }
-
-    /// The last node of a row.
-    fn tail(&self, level: &Level, from: usize, to: usize) -> usize {
-        let routed = |index: &usize| {
-            level.nodes[from..to].iter().any(|node| flow::targets(node).any(|name| *name == level.nodes[*index].name))
-        };
-        (from..to).rev().find(routed).unwrap_or(from)
-    }
-
-    /// One more edge: onwards, out of a loop, back, or after a failure.
-    fn edge(&mut self, level: &mut Level) {
-        let count = level.nodes.len() as u64;
-        let (from, to) = (self.random.below(count) as usize, self.random.below(count) as usize);
-        let target = level.nodes[to].name.clone();
-        if flow::targets(&level.nodes[from]).any(|name| *name == target) {
-            return;
-        }
-        if to > from && self.chance(25) {
-            level.nodes[from].on_error = Policy::To(target);
-            return;
-        }
-        let case = if to <= from {
-            self.back(target)
-        } else {
-            Case { when: self.condition(80), to: vec![target], max: None, fails: false }
-        };
-        let place = self.random.below(level.nodes[from].next.len() as u64 + 1) as usize;
-        level.nodes[from].next.insert(place, case);
-    }
-
     fn counted(&mut self, most: u64) -> Counted {
         Counted { count: 1 + self.random.below(most) as u32, asked: self.chance(30) }
     }
@@ -314,60 +216,6 @@ impl Draw {
         node.shaped = self.chance(20);
         node.timeout = self.chance(25);
         level.nodes[index] = node;
-    }
-
-    /// One mention of another node, or of a name around the level.
-    fn mention(&mut self, level: &mut Level, around: &Around) {
-        let count = level.nodes.len() as u64;
-        let (reader, source) = (self.random.below(count) as usize, self.random.below(count) as usize);
-        let swap = source > reader && !self.chance(15);
-        let (reader, source) = if swap { (source, reader) } else { (reader, source) };
-        let mut name = level.nodes[source].name.clone();
-        let outer = self.chance(20).then(|| self.pick(&around.nodes).cloned()).flatten();
-        if outer.is_none() && reader == source {
-            return;
-        }
-        let is_outer = outer.is_some();
-        name = outer.unwrap_or(name);
-        let routed = level.nodes.iter().any(|node| flow::targets(node).any(|target| *target == name));
-        if !is_outer && self.chance(if self.flavour.races { 40 } else { 14 }) {
-            let optional = self.chance(if routed { 65 } else { 30 });
-            let node = &mut level.nodes[reader];
-            if node.needs.iter().all(|need| need.name != name) {
-                node.needs.push(Need { name, optional });
-            }
-            return;
-        }
-        if !is_outer && self.chance(6) {
-            let node = &mut level.nodes[reader];
-            if !node.mentions().any(|read| [Read::Plain(name.clone()), Read::Default(name.clone())].contains(read)) {
-                node.reads.push(Read::Error(name));
-            }
-            return;
-        }
-        let read = if self.chance(if routed { 65 } else { 30 }) { Read::Default(name) } else { Read::Plain(name) };
-        self.place(&mut level.nodes[reader], read);
-    }
-
-    /// Puts a mention into one of the fields that can carry it.
-    fn place(&mut self, node: &mut NodeSpec, read: Read) {
-        let error =
-            Read::Error(if let Read::Plain(name) | Read::Default(name) = &read { name.clone() } else { return });
-        if node.mentions().any(|known| *known == error) {
-            return;
-        }
-        let mut fields: Vec<&mut Vec<Read>> = Vec::new();
-        fields.extend(node.when.as_mut());
-        fields.extend(node.each.as_mut().map(|each| &mut each.reads));
-        fields.extend(node.stop.as_mut());
-        fields.extend(node.repeat.as_mut().and_then(|repeat| repeat.until.as_mut()));
-        fields.extend(node.next.iter_mut().filter_map(|case| case.when.as_mut()));
-        let pick = self.random.below(3 + 2 * fields.len() as u64) as usize;
-        let field = if pick.is_multiple_of(2) { fields.into_iter().nth(pick / 2) } else { None };
-        let field = field.unwrap_or(&mut node.reads);
-        if !field.contains(&read) {
-            field.push(read);
-        }
     }
 
     fn kind(&mut self, level: &mut Level, index: usize, around: &Around) {
@@ -465,73 +313,4 @@ impl Draw {
             _ => Join::Quorum(1 + self.random.below(counted as u64) as u32),
         });
     }
-
-    /// Items, inputs and the numbers of passes.
-    fn given(&mut self, level: &mut Level, index: usize, around: &Around) {
-        let in_loop = flow::analyse(level).is_ok_and(|flow| flow.innermost(index).is_some());
-        if !self.reads_itself(&level.nodes[index]) {
-            return;
-        }
-        let node = &mut level.nodes[index];
-        if self.chance(15)
-            && let Some(name) = self.pick(&around.given).cloned()
-        {
-            let fields =
-                node.when.as_mut().into_iter().chain(node.next.iter_mut().filter_map(|case| case.when.as_mut()));
-            fields.for_each(|field| field.push(Read::Given(name.clone())));
-        }
-        let mut names = around.given.clone();
-        let sequential = node.each.as_ref().is_some_and(|each| each.sequential);
-        if in_loop || sequential || node.repeat.is_some() {
-            names.push("iteration".into());
-            if self.closed == Closed::Root {
-                names.push("pass".into());
-            }
-        }
-        names.extend(node.each.iter().flat_map(|each| [each.item.clone(), each.index.clone()]));
-        if self.chance(40)
-            && let Some(name) = self.pick(&names).cloned()
-            && !node.reads.contains(&Read::Given(name.clone()))
-        {
-            node.reads.push(Read::Given(name));
-        }
-    }
-
-    /// `last` and `past`.
-    fn history(&mut self, level: &mut Level, index: usize, around: &Around) {
-        let Ok(flow) = flow::analyse(level) else { return };
-        let own = level.nodes[index].clone();
-        if !self.reads_itself(&own) {
-            return;
-        }
-        let sequential = own.each.as_ref().is_some_and(|each| each.sequential);
-        let loops_itself = own.repeat.is_some() || (sequential && own.samples.is_none());
-        let mut names = readable(level, &flow, index, around.repeats);
-        names.retain(|name| *name != own.name || !(sequential && own.samples.is_some()));
-        if loops_itself {
-            names.push(own.name.clone());
-        }
-        if names.is_empty() || !self.chance(45) {
-            return;
-        }
-        let name = self.pick(&names).cloned().unwrap_or_default();
-        let itself = name == own.name;
-        let read = if self.chance(65) { Read::Last(name) } else { Read::Past(name) };
-        let node = &mut level.nodes[index];
-        let guard = node.when.as_mut().filter(|_| !itself && self.random.one_in(4));
-        let case =
-            node.next.iter_mut().find_map(|case| case.when.as_mut()).filter(|_| !itself && self.random.one_in(3));
-        let field = guard.or(case).unwrap_or(&mut node.reads);
-        if !field.contains(&read) {
-            field.push(read);
-        }
-    }
-}
-
-/// Nodes of the level that share a loop with a node.
-fn readable(level: &Level, flow: &Flow, index: usize, all: bool) -> Vec<String> {
-    let shares = |other: &usize| {
-        all || flow.loops.iter().any(|a_loop| a_loop.body.contains(&index) && a_loop.body.contains(other))
-    };
-    (0..level.nodes.len()).filter(shares).map(|other| level.nodes[other].name.clone()).collect()
 }
