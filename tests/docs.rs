@@ -21,8 +21,8 @@ use std::process::{Command, Stdio};
 use async_trait::async_trait;
 use flowrun::cost::Cost;
 use flowrun::{
-    Builder, CallContext, ChatReply, ChatRequest, Flowrun, LoadError, Model, RunOptions, Scripted, Source, Status,
-    StepError, Usage, tool_fn,
+    Builder, CallContext, ChatReply, ChatRequest, Flowrun, LoadError, Model, RunOptions, Scripted, Source, StepError,
+    Usage, tool_fn,
 };
 use flowrun_engine::definition::read_configuration;
 use flowrun_engine::dialect::Plan;
