@@ -246,6 +246,7 @@ impl Checker<'_> {
                 rules.models = allow.models.clone().unwrap_or_default();
                 rules.tools = allow.tools.clone().unwrap_or_default();
             }
+            rules.steps_fail = node.steps_fail;
             self.allowed_tools(node, path);
             self.fallback(node, &rules, path);
             code.expansion = Some(Arc::new(rules));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Checker, NoLibrary};
-use crate::definition::{KindSpec, NodeDef, Word};
+use crate::definition::{ErrorPolicyDef, KindSpec, NodeDef, Word};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::dialect::{ANSWER, Dialect, Plan};
 use crate::graph::{ExpansionRules, Graph};
@@ -55,7 +55,10 @@ impl PlanChecker {
             return Err(vec![Diagnostic::error(codes::LIMIT, "steps", message)]);
         }
         let mut problems = loops_allowed(&plan, rules);
-        let definition = plan.lower(keys).map_err(|more| [std::mem::take(&mut problems), more].concat())?;
+        let mut definition = plan.lower(keys).map_err(|more| [std::mem::take(&mut problems), more].concat())?;
+        for node in definition.nodes.values_mut().filter(|_| rules.steps_fail) {
+            node.on_error = ErrorPolicyDef::Fail;
+        }
         for (index, step) in plan.steps.iter().enumerate() {
             for node in drawn(&definition.nodes[&step.id]) {
                 problems.extend(self.not_allowed(node, rules, &format!("steps[{index}]")));

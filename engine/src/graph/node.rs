@@ -328,6 +328,8 @@ pub struct ExpansionRules {
     pub models: Vec<String>,
     /// Tools that may occur.
     pub tools: Vec<String>,
+    /// Whether a step that fails ends the expansion, in place of being an entry of `errors`.
+    pub steps_fail: bool,
 }
 
 impl ExpansionRules {
@@ -343,6 +345,7 @@ impl ExpansionRules {
             kinds: vec!["llm".into(), "calc".into()],
             models: Vec::new(),
             tools: Vec::new(),
+            steps_fail: false,
         }
     }
 }

@@ -243,7 +243,10 @@ async fn plans_run_as_closed_frames() {
     ]});
     let text = "inputs: {plan: any}\nnodes:\n  parts: {graph: plan}\noutput: parts";
     let inputs = Map::from_iter([("plan".to_owned(), plan)]);
-    let outcome = run(&workflow(text), inputs, &kinds(), RunOptions::default()).await.unwrap();
+    let outcome = run(&workflow(text), inputs.clone(), &kinds(), RunOptions::default()).await.unwrap();
+    let strict = workflow(&text.replace("graph: plan", "graph: plan, on_step_error: fail"));
+    let failed = run(&strict, inputs, &kinds(), RunOptions::default()).await.unwrap();
+    assert_eq!(failed.failed_step.as_deref(), Some("parts/bad"));
     let answer = "How many?\n\nQ: 6 * 8\nA: 48\nQ: List {{ 7 }}.\nA: List {{ 7 }}.\nQ: {eggs} > 40\nA: yes\nQ: Why 48?\nA: Why 48?";
     let expected = json!({
         "answer": answer,
