@@ -40,6 +40,8 @@ pub(super) struct Edge {
     pub(super) to: usize,
     pub(super) line: Line,
     pub(super) label: Option<String>,
+    /// Whether it is one of `next` or of `on_error`; else a value goes along it.
+    pub(super) is_flow: bool,
 }
 
 /// A graph whose nodes have ids.
@@ -160,10 +162,10 @@ impl<'a> Picture<'a> {
         for (number, case) in node.next.iter().enumerate() {
             let to = case.to.iter().filter_map(|target| self.end(level, *target));
             let label = case_label(node, number);
-            edges.extend(to.map(|to| Edge { from, to, line: Line::Solid, label: label.clone() }));
+            edges.extend(to.map(|to| Edge { from, to, line: Line::Solid, label: label.clone(), is_flow: true }));
         }
         if let Some(to) = node.error_to.and_then(|target| self.end(level, target)) {
-            edges.push(Edge { from, to, line: Line::Dashed, label: Some("on error".to_owned()) });
+            edges.push(Edge { from, to, line: Line::Dashed, label: Some("on error".to_owned()), is_flow: true });
         }
         self.edges.extend(edges);
     }
@@ -197,7 +199,7 @@ impl<'a> Picture<'a> {
                 (.., true) => (Line::Dashed, Some("if there".to_owned())),
                 _ => (Line::Solid, None),
             };
-            self.edges.push(Edge { from, to, line, label });
+            self.edges.push(Edge { from, to, line, label, is_flow: false });
         }
     }
 
@@ -232,5 +234,59 @@ impl<'a> Picture<'a> {
             matches!(around.work, Work::Loop(_)) && header(around) == header(node)
         });
         !node.edges_in.is_empty() || around.is_some_and(|(outer, around)| self.is_entered(outer, around))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowrun_engine::testing::generate::{self, Flavour};
+
+    use super::*;
+
+    /// How many edges of the flow begin in a graph and in what is drawn inside of it.
+    fn flows(graph: &Graph) -> usize {
+        let own = |node: &Node| {
+            node.next.iter().map(|case| case.to.len()).sum::<usize>() + usize::from(node.error_to.is_some())
+        };
+        graph.nodes().iter().map(|node| own(node) + body(node).map_or(0, flows)).sum()
+    }
+
+    #[test]
+    fn every_edge_of_any_flow_arrives_at_a_node() {
+        let (mut drawn, mut loops) = (0, 0);
+        for seed in 0..300 {
+            let program = generate::program(seed, Flavour { races: true, people: true });
+            let Ok(checked) = program.check() else { continue };
+            let graph = &checked.workflow.graph;
+            let picture = Picture::of(graph, usize::MAX, false);
+            assert_eq!(
+                picture.edges.iter().filter(|edge| edge.is_flow).count(),
+                flows(graph),
+                "seed {seed}:\n{}",
+                program.to_yaml()
+            );
+            for edge in &picture.edges {
+                assert!(edge.from < picture.drawn && edge.to < picture.drawn, "seed {seed}");
+                let is_loop = |id: usize| {
+                    let opens = |part: &Part<'_>| matches!(part, Part::Open { id: own, node, .. } if *own == id && matches!(node.work, Work::Loop(_)));
+                    picture.parts.iter().any(opens)
+                };
+                assert!(
+                    !edge.is_flow || !is_loop(edge.from) && !is_loop(edge.to),
+                    "seed {seed}:\n{}",
+                    program.to_yaml()
+                );
+            }
+            let (mermaid, dot) = (crate::render::mermaid(graph), crate::render::dot(graph));
+            assert_eq!(
+                mermaid.matches("subgraph n").count(),
+                mermaid.lines().filter(|line| line.trim() == "end").count()
+            );
+            assert_eq!(dot.matches('{').count(), dot.matches('}').count(), "{dot}");
+            assert!(!crate::render::graph(graph, 80).is_empty());
+            drawn += 1;
+            loops += usize::from(graph.nodes().iter().any(|node| matches!(node.work, Work::Loop(_))));
+        }
+        assert!(drawn > 100 && loops > 20, "{drawn} {loops}");
     }
 }
