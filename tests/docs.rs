@@ -10,6 +10,7 @@
 //! | `<!-- gives: JSON -->` | the output of the run |
 //! | `<!-- ends: WORD -->` | the status of the run, if it is not `success` |
 //! | `<!-- refused: FR020 -->` | the checker refuses it with this code |
+//! | `<!-- warned: FR103 -->` | the checker warns with this code |
 //! | `<!-- file: NAME -->` | the sessions below find the block as a file |
 //!
 //! `FLOWRUN_UPDATE=1 cargo test --test main docs` writes what the sessions print anew. Read it before committing.
@@ -52,7 +53,7 @@ impl Block {
     /// The code that refuses the block, or that it is a warning of.
     fn code(&self) -> Option<&str> {
         let codes = self.page == "docs/diagnostics.md" && self.heading.starts_with("FR");
-        self.comment("refused").or(codes.then_some(self.heading.as_str()))
+        self.comment("refused").or(self.comment("warned")).or(codes.then_some(self.heading.as_str()))
     }
 
     fn is_workflow(&self) -> bool {

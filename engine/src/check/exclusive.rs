@@ -18,14 +18,22 @@ const CONDITIONS_MAX: usize = 64;
 /// Cases beyond this one are not told apart.
 const CASES_MAX: usize = 62;
 /// The error edge, as a case.
-const ERROR: u64 = 1 << 63;
+pub(super) const ERROR: u64 = 1 << 63;
 
 /// By node with a `next`: the cases of which one must have been taken.
-type Conditions = BTreeMap<usize, u64>;
+pub(super) type Conditions = BTreeMap<usize, u64>;
 
 impl Checker<'_> {
-    /// Reports nodes that can never run. `order` has every node after what it waits for.
-    pub(super) fn exclusive(&mut self, names: &Names, flow: &Flow, nodes: &[Node], order: &[usize], path: &[&str]) {
+    /// Reports nodes that can never run. `order` has every node after what it waits for. The answer has by node those with a
+    /// `next` that must have led this way.
+    pub(super) fn exclusive(
+        &mut self,
+        names: &Names,
+        flow: &Flow,
+        nodes: &[Node],
+        order: &[usize],
+        path: &[&str],
+    ) -> Vec<Conditions> {
         let name = |index: usize| names.nodes.get_index(index).map_or("?", |(name, _)| name.as_str());
         let mut edges: BTreeMap<(usize, usize), u64> = BTreeMap::new();
         for (from, case, to) in flow.forward() {
@@ -83,6 +91,7 @@ impl Checker<'_> {
             }
             all[index] = mine;
         }
+        all
     }
 
     /// Joins that count nothing, or more than there is.

@@ -69,6 +69,19 @@ impl Flow {
         std::iter::successors(innermost, |inner| self.loops[*inner].around)
     }
 
+    /// Whether a node that has a value leads to another one for certain, once its edges back are spent or not taken: every case
+    /// downwards does, and the last has no condition.
+    pub(super) fn leads_always(&self, nodes: &[Node], from: usize, to: usize) -> bool {
+        let cases = self.cases[from].iter().zip(&nodes[from].next);
+        let mut downwards = cases.filter(|(targets, _)| targets.iter().any(|target| *target > from));
+        let mut certain = false;
+        let all = downwards.all(|(targets, case)| {
+            certain = !case.guarded;
+            targets.contains(&to)
+        });
+        all && certain
+    }
+
     /// Whether a loop contains both nodes.
     pub(super) fn share_a_loop(&self, a: usize, b: usize) -> bool {
         self.around(a).any(|found| self.loops[found].body.contains(&b))

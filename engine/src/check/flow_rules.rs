@@ -278,10 +278,7 @@ fn sure(flow: &Flow, nodes: &[Node], header: usize, body: &BTreeSet<usize>) -> B
         grew = false;
         for index in body.iter().filter(|index| !sure.contains(index)).copied().collect::<Vec<_>>() {
             let node = &nodes[index];
-            let always = |from: usize| {
-                let cases = &flow.cases[from];
-                sure.contains(&from) && cases.len() == 1 && !nodes[from].next[0].guarded && cases[0].contains(&index)
-            };
+            let always = |from: usize| sure.contains(&from) && flow.leads_always(nodes, from, index);
             let routed = node.edges_in.is_empty() || node.edges_in.iter().any(|source| always(source.index()));
             let fed = node.dependencies.iter().all(|source| {
                 let from = source.source.index();

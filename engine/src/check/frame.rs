@@ -72,9 +72,7 @@ impl Checker<'_> {
         }
         self.headers(names, &flow, path);
         let pasts = self.histories(names, &flow, histories, &mut nodes);
-        if let Some(order) = &order {
-            self.exclusive(names, &flow, &nodes, order, path);
-        }
+        let conditions = order.as_ref().map(|order| self.exclusive(names, &flow, &nodes, order, path));
         self.joins(names, &flow, &nodes, path);
         let read: BTreeSet<&str> = gathered.optional.keys().map(String::as_str).collect();
         for (name, node) in names.nodes.keys().zip(&mut nodes) {
@@ -82,6 +80,7 @@ impl Checker<'_> {
         }
         if self.errors.found == before && self.broken.is_empty() {
             self.warn_flow(names, &nodes, path);
+            self.warn_output(names, &flow, &nodes, &conditions.unwrap_or_default(), &uses, &gathered.optional);
             self.warn_spent_values(names, &flow, &nodes, &read, path);
             if output.is_some() {
                 self.warn_unused(&nodes, &read, &backwards(&flow, &pasts.read), path);

@@ -186,16 +186,20 @@ impl Lowering<'_> {
             .collect();
         let waits = |source| Dependency { source, inside: Inside::new(), mode: DependencyMode::Waits };
         node.dependencies = around.into_iter().map(waits).collect();
-        node.edges_in = self.edges_in(level, &node.edges_in);
+        self.edges_in(level, &mut node);
         let exits = self.exits[index].clone();
         node.exits = exits.into_iter().map(|end| self.target(level, end)).collect();
         node
     }
 
-    /// Sources of edges as members of a level, each once.
-    fn edges_in(&self, level: Option<usize>, sources: &[NodeIndex]) -> Vec<NodeIndex> {
-        let members: BTreeSet<NodeIndex> = sources.iter().map(|source| self.local(level, source.index())).collect();
-        members.into_iter().collect()
+    /// The sources of a node's edges as members of a level, each once; an edge out of a loop still is the edge that was written.
+    fn edges_in(&self, level: Option<usize>, node: &mut Node) {
+        let written = std::mem::take(&mut node.edges_in);
+        let sources = written.iter().map(|source| (self.local(level, source.index()), self.way(level, source.index())));
+        let sources: BTreeSet<(NodeIndex, Inside)> = sources.collect();
+        node.edges_in = sources.iter().map(|(source, _)| *source).collect();
+        node.edges_in.dedup();
+        node.edges_from_loops = sources.into_iter().filter(|(_, way)| !way.is_empty()).collect();
     }
 
     /// A node of a level: its sources become those of its level, its edges lead to members of it.
@@ -212,7 +216,7 @@ impl Lowering<'_> {
             node.edges_in.clear();
             node.join = Join::Default;
         } else {
-            node.edges_in = self.edges_in(level, &node.edges_in);
+            self.edges_in(level, &mut node);
         }
         let (inner, outer): (Vec<Dependency>, Vec<Dependency>) = std::mem::take(&mut node.counted)
             .into_iter()

@@ -6,6 +6,9 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::Checker;
+use super::exclusive::{Conditions, ERROR};
+use super::fields::Use;
+use super::flow::Flow;
 use super::scope::{Meaning, Names};
 use crate::definition::{CaseDef, FieldFormat, KindSpec, NodeDef};
 use crate::diagnostic::codes;
@@ -103,6 +106,36 @@ impl Checker<'_> {
         }
     }
 
+    /// Warns of an output that requires a node behind a case which may not be taken.
+    pub(super) fn warn_output(
+        &mut self,
+        names: &Names,
+        flow: &Flow,
+        nodes: &[Node],
+        conditions: &[Conditions],
+        uses: &[Use],
+        optional: &BTreeMap<String, bool>,
+    ) {
+        for used in uses.iter().filter(|used| optional.get(&*used.name.name) == Some(&false) && !used.name.defaulted) {
+            let name = &*used.name.name;
+            let index = names.nodes.get_index_of(name);
+            let Some(conditions) = index.and_then(|index| conditions.get(index)) else { continue };
+            let uncertain = conditions
+                .iter()
+                .find(|(from, cases)| *cases | ERROR != u64::MAX && !certain(flow, nodes, **from, **cases));
+            let Some((from, _)) = uncertain else { continue };
+            let at: Vec<&str> = used.path.iter().map(String::as_str).collect();
+            let message =
+                format!("the output needs `{name}`, which runs only if `{}` leads that way", nodes[*from].name);
+            let place = self.source.map(|source| source.place_within(&at, used.name.range.clone()));
+            let problem = self.warning(codes::SUSPICIOUS, &at, message);
+            problem.place = place;
+            problem
+                .help
+                .push(format!("without it the run fails: write `{name} | default(none)`, or lead there in every case"));
+        }
+    }
+
     /// `backwards` has by node what it needs without waiting: tails of its loop, and values of earlier passes.
     ///
     /// Warns of nodes that do nothing to the world and whose value reaches neither the output nor a node that is used.
@@ -130,6 +163,18 @@ impl Checker<'_> {
             self.warning(codes::UNUSED_NODE, &at, message);
         }
     }
+}
+
+/// Whether one of some cases is taken for certain, once edges back are spent or not taken.
+fn certain(flow: &Flow, nodes: &[Node], from: usize, cases: u64) -> bool {
+    let all = flow.cases[from].iter().zip(&nodes[from].next).enumerate();
+    let mut downwards = all.filter(|(_, (targets, _))| targets.iter().any(|target| *target > from));
+    let mut last_is_free = false;
+    let covered = downwards.all(|(number, (_, case))| {
+        last_is_free = !case.guarded;
+        cases & (1 << number.min(62)) != 0
+    });
+    covered && last_is_free
 }
 
 /// Whether a node does something that is likely to fail now and then.

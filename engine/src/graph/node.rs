@@ -27,6 +27,8 @@ pub struct Node {
     pub requires_outside: Vec<Arc<str>>,
     /// Nodes with a `next` edge to this one, each once, by index.
     pub edges_in: Vec<NodeIndex>,
+    /// Of those that are loops: the nodes of their bodies whose edges they are, each once, with the way to them.
+    pub edges_from_loops: Vec<(NodeIndex, Inside)>,
     /// How its edges, else the entries of `needs` in `counted`, come together.
     pub join: Join,
     /// Entries of `needs` that `join` counts, when there are no edges and it is not `all`.
@@ -374,6 +376,7 @@ impl Node {
             dependencies: Vec::new(),
             requires_outside: Vec::new(),
             edges_in: Vec::new(),
+            edges_from_loops: Vec::new(),
             join: Join::Default,
             counted: Vec::new(),
             counted_outside: Vec::new(),

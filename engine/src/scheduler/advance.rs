@@ -98,11 +98,8 @@ impl Scheduler {
             Join::Quorum(count) => found as u64 + u64::from(fault::is(Fault::QuorumOneLess)) >= u64::from(count),
         };
         if !node.edges_in.is_empty() {
-            let is_live = |source: &&NodeIndex| {
-                fault::is(Fault::SettledEdgeIsLive) || self.edge_is_live(child(first, **source), index)
-            };
-            let live = node.edges_in.iter().filter(is_live).count();
-            if !enough(live, node.edges_in.len()) {
+            let (live, all) = self.live_edges(first, index, node);
+            if !enough(live, all) {
                 return Some(SkipReason::NotRouted);
             }
         } else if !node.counted.is_empty() || !node.counted_outside.is_empty() {

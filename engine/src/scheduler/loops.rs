@@ -113,6 +113,40 @@ impl Scheduler {
         cases.iter().copied().chain(error).chain(exits.iter().map(|exit| node.exits[*exit as usize]))
     }
 
+    /// How many of the edges that lead to a node are live, and how many there are.
+    pub(super) fn live_edges(&self, first: StepId, to: NodeIndex, node: &Node) -> (usize, usize) {
+        if fault::is(Fault::SettledEdgeIsLive) {
+            return (1, 1);
+        }
+        let graph = &self.frame_of(first).graph.0;
+        let is_loop = |source: &NodeIndex| matches!(graph.node(*source).work, Work::Loop(_));
+        let direct = node.edges_in.iter().filter(|source| !is_loop(source));
+        let from_loops = node.edges_from_loops.iter();
+        let live = direct.clone().filter(|source| self.edge_is_live(advance::child(first, **source), to)).count();
+        let left = from_loops.clone().filter(|(source, way)| self.leaves_to(advance::child(first, *source), way, to));
+        (live + left.count(), direct.count() + from_loops.len())
+    }
+
+    /// Whether a node of a loop's body, in its last pass, has a live edge out of the loop to a node beside it.
+    fn leaves_to(&self, step: StepId, way: &[NodeIndex], to: NodeIndex) -> bool {
+        // From the loop inwards: which steps the edge passes on its way out.
+        let mut around = vec![step];
+        for node in way {
+            let last = self.last_pass(around[around.len() - 1]).and_then(|pass| self.child(pass, *node));
+            let Some(inner) = last else { return false };
+            around.push(inner);
+        }
+        let source = around.pop().expect("BUG: a way without an end");
+        let node = self.node(source).expect("BUG: an edge from the root");
+        self.live_targets(node, source).any(|target| {
+            let outwards = around.iter().rev().try_fold(target, |target, around| match target {
+                Target::Exit(exit) => Some(self.node(*around)?.exits[exit as usize]),
+                Target::Node(_) | Target::Again => None,
+            });
+            outwards == Some(Target::Node(to))
+        })
+    }
+
     /// Whether a settled source has a live edge to a node of its graph.
     pub(super) fn edge_is_live(&self, source: StepId, to: NodeIndex) -> bool {
         let node = self.node(source).expect("BUG: an edge from the root");
