@@ -360,7 +360,29 @@ fn a_person_who_leaves_suspends_the_run() {
     let (code, all) = terminal.end();
     assert_eq!(code, 5, "{all}");
     assert!(all.contains("step `colour` asks for `red` or `dark blue`:") && all.contains(": suspended, "), "{all}");
+    let cancelled = Terminal::start(ASKS, 80, 24, &[], &[]);
+    cancelled.wait_for("the question", |screen| screen.contains("a number from 1 to 2>"));
+    cancelled.interrupt();
+    let (code, all) = cancelled.end();
+    assert!(code == 4 && all.contains(": cancelled, "), "{all}");
     let unasked = Terminal::start(ASKS, 80, 24, &["--no-input"], &[]);
     let (code, all) = unasked.end();
     assert!(code == 5 && all.contains("step `colour` asks") && !all.contains("to 2>"), "{all}");
+}
+
+#[test]
+fn a_question_that_is_no_longer_asked_is_not_answered() {
+    let workflow = "flowrun: 1\nnodes:\n  brief: {kind: human, prompt: Quick?, schema: integer, timeout: 2s, default: \"7\"}\n  \
+        late: {kind: human, prompt: Late?, schema: integer, timeout: 2s, default: \"8\"}\n  third: {kind: human, prompt: \"Third {{ brief }}{{ late }}?\"}\noutput: third\n";
+    let terminal = Terminal::start(workflow, 80, 24, &[], &[]);
+    terminal.wait_for("the first question", |screen| screen.contains("  Quick?\na whole number>"));
+    eventually("the third question", || {
+        if terminal.events().contains(r#""step":"third","type":"suspended""#) { Ok(()) } else { Err(terminal.events()) }
+    });
+    terminal.types("nothing\n");
+    let screen = terminal.wait_for("the third question", |screen| screen.contains("  Third 78?\na text>"));
+    assert!(screen.contains("  `brief` does not wait for an answer\n") && !screen.contains("Late?"), "{screen}");
+    terminal.types("done\n");
+    let (code, all) = terminal.end();
+    assert!(code == 0 && all.contains("\ndone\n"), "{all}");
 }

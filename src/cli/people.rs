@@ -3,11 +3,13 @@
 //! A thread of its own asks: it waits for the keyboard, and the run must not. The live view steps aside meanwhile. The end of
 //! the input means that nobody is there any more.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 
-use flowrun_engine::observer::{Observer, Question};
+use flowrun_engine::event::Event;
+use flowrun_engine::observer::{Observer, Question, Records};
 use flowrun_engine::run::{AnswerError, Answers, RunOptions, RunOutcome};
 use flowrun_engine::schema::Schema;
 use serde_json::Value;
@@ -34,24 +36,34 @@ pub(super) fn watch(options: &mut RunOptions, ask: bool, progress: Option<Arc<Pr
 }
 
 /// Asks the person at the terminal.
-struct People(Mutex<Sender<Question>>);
+struct People {
+    questions: Mutex<Sender<Question>>,
+    /// Steps that wait for an answer.
+    open: Arc<Mutex<BTreeSet<Arc<str>>>>,
+}
 
 impl People {
     /// `answers` are those of the run that is watched.
     fn at_the_terminal(answers: Answers, progress: Option<Arc<Progress>>) -> io::Result<Self> {
-        let (sender, questions) = mpsc::channel();
+        let (sender, questions) = mpsc::channel::<Question>();
         let runtime = tokio::runtime::Handle::current();
+        let open = Arc::new(Mutex::new(BTreeSet::new()));
+        let still_open = open.clone();
         std::thread::Builder::new().name("flowrun-questions".into()).spawn(move || {
             for question in questions {
+                let waits = || still_open.lock().expect("BUG: a panic while asking").contains(&question.path);
+                if !waits() {
+                    continue;
+                }
                 progress.iter().for_each(|progress| progress.step_aside());
-                let is_there = ask(&question, |value| runtime.block_on(answers.answer(&question.path, value)));
+                let is_there = ask(&question, waits, |value| runtime.block_on(answers.answer(&question.path, value)));
                 progress.iter().for_each(|progress| progress.come_back());
                 if !is_there {
                     return answers.leave();
                 }
             }
         })?;
-        Ok(Self(Mutex::new(sender)))
+        Ok(Self { questions: Mutex::new(sender), open })
     }
 }
 
@@ -60,9 +72,22 @@ impl Observer for People {
         false
     }
 
+    /// A step may end without its answer: its time is over, or the run is.
+    fn records(&self, records: &Records<'_>) {
+        let mut open = self.open.lock().expect("BUG: a panic while asking");
+        if open.is_empty() {
+            return;
+        }
+        let ended = records.events().iter().filter(|event| matches!(event, Event::Ended { .. }));
+        for step in ended.filter_map(Event::step) {
+            open.remove(&records.path(step));
+        }
+    }
+
     fn asked(&self, question: &Question) {
+        self.open.lock().expect("BUG: a panic while asking").insert(question.path.clone());
         // Nobody is there any more: the run ends when it has nothing else to do.
-        let _left = self.0.lock().expect("BUG: a panic while asking").send(question.clone());
+        let _left = self.questions.lock().expect("BUG: a panic while asking").send(question.clone());
     }
 }
 
@@ -104,7 +129,11 @@ pub(super) fn waiting(asked: &[Question]) -> String {
 }
 
 /// Asks until there is an answer that fits. Whether somebody is there.
-fn ask(question: &Question, mut answer: impl FnMut(Value) -> Result<(), AnswerError>) -> bool {
+fn ask(
+    question: &Question,
+    waits: impl Fn() -> bool,
+    mut answer: impl FnMut(Value) -> Result<(), AnswerError>,
+) -> bool {
     for line in shown(question, screen::size().0) {
         say(&line);
     }
@@ -114,6 +143,10 @@ fn ask(question: &Question, mut answer: impl FnMut(Value) -> Result<(), AnswerEr
             say("");
             return false;
         };
+        if !waits() {
+            say(&format!("  {}", AnswerError::NotAsked(clean(&question.path))));
+            return true;
+        }
         let refused = match read(question.schema.as_ref(), &line).map(&mut answer) {
             Ok(Ok(())) => return true,
             Ok(Err(late @ (AnswerError::NotAsked(_) | AnswerError::NoAnswers))) => {

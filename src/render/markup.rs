@@ -112,7 +112,7 @@ pub fn mermaid(graph: &Graph) -> String {
         };
     }
     let inside = insides(&picture);
-    for edge in &picture.edges {
+    for edge in picture.edges() {
         let (from, to) = ends(edge, &inside);
         let label = edge.label.as_ref().map(|label| by_number(label));
         let _ = match (edge.line, label) {
@@ -146,7 +146,7 @@ pub fn dot(graph: &Graph) -> String {
             Part::Close { depth } => writeln!(text, "{}}}", indent(*depth)),
         };
     }
-    for edge in &picture.edges {
+    for edge in picture.edges() {
         let (from, to) = ends(edge, &inside);
         let mut attributes = Vec::new();
         attributes.extend(match edge.line {

@@ -29,7 +29,7 @@ pub fn graph(graph: &Graph, width: usize) -> String {
     let picture = Picture::of(graph, BOXES_MAX + 1, true);
     let boxes = if picture.drawn <= BOXES_MAX { draw(&picture) } else { String::new() };
     let fits = !boxes.is_empty() && boxes.lines().all(|line| line.trim_end().chars().count() <= width);
-    let clear = picture.edges.len() <= EDGES_MAX && !boxes.contains(['┼', '╪', '╫']);
+    let clear = picture.edges().count() <= EDGES_MAX && !boxes.contains(['┼', '╪', '╫']);
     let mut text = if fits { boxes } else { String::new() };
     let detail = if fits && clear { Detail::Conditions } else { Detail::Everything };
     list(graph, detail, &Ways::default(), 0, &mut text);
@@ -74,7 +74,7 @@ fn draw(picture: &Picture<'_>) -> String {
             }
         };
     }
-    for edge in picture.edges.iter().filter(|edge| edge.line != Line::Dotted && picture.is_node(edge)) {
+    for edge in picture.edges().filter(|edge| edge.line != Line::Dotted && picture.is_node(edge)) {
         drawn.add_edge(edge.from, edge.to, None);
     }
     let text = drawn.compute_layout().render_string(&RenderOptions::plain());

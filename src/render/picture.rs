@@ -54,7 +54,10 @@ struct Level<'a> {
 
 pub(super) struct Picture<'a> {
     pub(super) parts: Vec<Part<'a>>,
-    pub(super) edges: Vec<Edge>,
+    /// Edges of `next` and of `on_error`.
+    flows: Vec<Edge>,
+    /// Edges along which values go, where no edge of the flow does.
+    reads: Vec<Edge>,
     pub(super) drawn: usize,
     pub(super) left_out: usize,
     levels: Vec<Level<'a>>,
@@ -79,14 +82,14 @@ pub(super) fn header(node: &Node) -> &str {
 impl<'a> Picture<'a> {
     /// At most so many nodes and boxes. Groups and calls are boxes too, unless `only_loops` are.
     pub(super) fn of(graph: &'a Graph, most: usize, only_loops: bool) -> Self {
-        let (parts, edges, levels) = (Vec::new(), Vec::new(), Vec::new());
-        let mut picture = Self { parts, edges, drawn: 0, left_out: 0, levels, most, only_loops };
+        let (parts, flows, reads, levels) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut picture = Self { parts, flows, reads, drawn: 0, left_out: 0, levels, most, only_loops };
         picture.add(graph, None, 0);
         let nodes = |level: usize, picture: &Self| (0..picture.levels[level].ids.len() as u32).map(NodeIndex);
         for level in 0..picture.levels.len() {
             nodes(level, &picture).for_each(|index| picture.flow_edges(level, index));
         }
-        let flows: BTreeSet<(usize, usize)> = picture.edges.iter().map(|edge| (edge.from, edge.to)).collect();
+        let flows: BTreeSet<(usize, usize)> = picture.flows.iter().map(|edge| (edge.from, edge.to)).collect();
         for level in 0..picture.levels.len() {
             for index in nodes(level, &picture) {
                 for dependency in &picture.levels[level].graph.node(index).dependencies {
@@ -95,6 +98,11 @@ impl<'a> Picture<'a> {
             }
         }
         picture
+    }
+
+    /// Those of the flow first.
+    pub(super) fn edges(&self) -> impl Iterator<Item = &Edge> {
+        self.flows.iter().chain(&self.reads)
     }
 
     /// Whether an edge joins two nodes, and no boxes.
@@ -165,7 +173,7 @@ impl<'a> Picture<'a> {
         if let Some(to) = node.error_to.and_then(|target| self.end(level, target)) {
             edges.push(Edge { from, to, line: Line::Dashed, label: Some("on error".to_owned()) });
         }
-        self.edges.extend(edges);
+        self.flows.extend(edges);
     }
 
     fn data_edges(&mut self, level: usize, index: NodeIndex, source: &Dependency, flows: &BTreeSet<(usize, usize)>) {
@@ -197,7 +205,7 @@ impl<'a> Picture<'a> {
                 (.., true) => (Line::Dashed, Some("if there".to_owned())),
                 _ => (Line::Solid, None),
             };
-            self.edges.push(Edge { from, to, line, label });
+            self.reads.push(Edge { from, to, line, label });
         }
     }
 
@@ -232,5 +240,50 @@ impl<'a> Picture<'a> {
             matches!(around.work, Work::Loop(_)) && header(around) == header(node)
         });
         !node.edges_in.is_empty() || around.is_some_and(|(outer, around)| self.is_entered(outer, around))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowrun_engine::testing::generate::{self, Flavour};
+
+    use super::*;
+
+    /// How many edges of the flow begin in a graph and in what is drawn inside of it.
+    fn flows(graph: &Graph) -> usize {
+        let own = |node: &Node| {
+            node.next.iter().map(|case| case.to.len()).sum::<usize>() + usize::from(node.error_to.is_some())
+        };
+        graph.nodes().iter().map(|node| own(node) + body(node).map_or(0, flows)).sum()
+    }
+
+    #[test]
+    fn every_edge_of_any_flow_arrives_at_a_node() {
+        let (mut drawn, mut loops) = (0, 0);
+        for seed in 0..150 {
+            let program = generate::program(seed, Flavour { races: true, people: true });
+            let Ok(checked) = program.check() else { continue };
+            let graph = &checked.workflow.graph;
+            let picture = Picture::of(graph, usize::MAX, false);
+            assert_eq!(picture.flows.len(), flows(graph), "seed {seed}:\n{}", program.to_yaml());
+            assert!(picture.edges().all(|edge| edge.from < picture.drawn && edge.to < picture.drawn), "seed {seed}");
+            let is_loop = |part: &Part<'_>| match part {
+                Part::Open { id, node, .. } if matches!(node.work, Work::Loop(_)) => Some(*id),
+                _ => None,
+            };
+            let boxes: Vec<usize> = picture.parts.iter().filter_map(is_loop).collect();
+            let at_a_loop = |edge: &Edge| boxes.contains(&edge.from) || boxes.contains(&edge.to);
+            assert!(!picture.flows.iter().any(at_a_loop), "seed {seed}:\n{}", program.to_yaml());
+            let (mermaid, dot) = (crate::render::mermaid(graph), crate::render::dot(graph));
+            assert_eq!(
+                mermaid.matches("subgraph n").count(),
+                mermaid.lines().filter(|line| line.trim() == "end").count()
+            );
+            assert_eq!(dot.matches('{').count(), dot.matches('}').count(), "{dot}");
+            assert!(!crate::render::graph(graph, 80).is_empty());
+            drawn += 1;
+            loops += usize::from(graph.nodes().iter().any(|node| matches!(node.work, Work::Loop(_))));
+        }
+        assert!(drawn > 60 && loops > 10, "{drawn} {loops}");
     }
 }
