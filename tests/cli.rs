@@ -117,7 +117,7 @@ fn json_is_one_object_with_the_documented_keys() {
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert!(report["critical_path_ms"].as_u64() >= Some(5), "{report}");
     let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
-    let expected = ["run", "status", "output", "error", "usage", "steps", "wall_ms", "critical_path_ms"];
+    let expected = ["run", "status", "output", "error", "usage", "steps", "wall_ms", "critical_path_ms", "limits_reached", "asked"];
     assert_eq!(keys, expected);
     assert_eq!(
         report["usage"].as_object().unwrap().keys().collect::<Vec<_>>(),
@@ -138,6 +138,8 @@ fn each_end_has_its_exit_code() {
     check("two.yaml", &["--input", "word=x"], "success", 0);
     check("broken.yaml", &[], "failed", 1);
     check("two.yaml", &["--input", "word=x", "--max-calls", "1"], "exhausted", 3);
+    place.write("ask.yaml", "flowrun: 1\nnodes:\n  a: {kind: human, prompt: Well?}\noutput: a\n");
+    check("ask.yaml", &["--no-input"], "suspended", 5);
     let output = place.run(&["broken.yaml", "-q"]);
     assert!(stderr(&output).contains("error: step `a`") && stderr(&output).contains("no such thing"), "{output:?}");
 }

@@ -31,7 +31,7 @@ fn case(text: &str) -> Case {
     Case {
         when: words[0].starts_with('?').then(Vec::new),
         to: words[0].trim_start_matches('?').split(',').map(str::to_owned).collect(),
-        max: after("max").flatten().map(|max| max.parse().unwrap()),
+        max: after("max").flatten().map(|max| Counted { count: max.parse().expect("a number"), asked: false }),
         fails: after("fail").is_some(),
     }
 }
@@ -76,7 +76,8 @@ fn text(account: &Account) -> Vec<String> {
         other => name(&names, other),
     };
     let line = |(path, saw): (&String, &Value)| {
-        let saw = saw.as_object().unwrap().iter().map(|(key, value)| format!(" {key}={}", shown(value)));
+        let saw =
+            saw.as_object().expect("a map of names").iter().map(|(key, value)| format!(" {key}={}", shown(value)));
         format!("{path}:{}", saw.collect::<String>())
     };
     account.needed.iter().map(line).collect()
@@ -108,7 +109,7 @@ fn check(program: &Program, script: Script, expected: &[&str]) {
 fn fails(program: &Program, script: Script) {
     let world = World::scripted(script);
     assert_eq!(oracle::run(program, &world).expect("a small program").output, None, "{}", program.to_yaml());
-    let driven = drive::run(&program.check().unwrap(), &world, &FREE);
+    let driven = drive::run(&program.check().expect("a program that checks"), &world, &FREE);
     assert_eq!(driven.ended.output, None);
 }
 

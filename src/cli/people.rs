@@ -3,27 +3,42 @@
 //! A thread of its own asks: it waits for the keyboard, and the run must not. The live view steps aside meanwhile. The end of
 //! the input means that nobody is there any more.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, IsTerminal};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 
 use flowrun_engine::observer::{Observer, Question};
-use flowrun_engine::run::{AnswerError, Answers};
+use flowrun_engine::run::{AnswerError, Answers, RunOptions, RunOutcome};
 use flowrun_engine::schema::Schema;
 use serde_json::Value;
 
 use super::progress::Progress;
-use super::run::{example, input_value};
+use super::run::{NAMED_MAX, example, input_value};
 use super::say;
 use super::screen;
 use crate::render::{clean, visible, wrapped};
 
+/// Keeps what people are asked, and asks who sits at the terminal, if that is wanted and somebody does.
+pub(super) fn watch(options: &mut RunOptions, ask: bool, progress: Option<Arc<Progress>>) -> Arc<Questions> {
+    if ask && io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let answers = Answers::default();
+        // Without a thread nobody can be asked, and the run says so at its end.
+        if let Ok(people) = People::at_the_terminal(answers.clone(), progress) {
+            options.observers.add(Arc::new(people));
+            options.answers = Some(answers);
+        }
+    }
+    let questions = Arc::new(Questions::default());
+    options.observers.add(questions.clone());
+    questions
+}
+
 /// Asks the person at the terminal.
-pub(super) struct People(Mutex<Sender<Question>>);
+struct People(Mutex<Sender<Question>>);
 
 impl People {
     /// `answers` are those of the run that is watched.
-    pub(super) fn at_the_terminal(answers: Answers, progress: Option<Arc<Progress>>) -> io::Result<Self> {
+    fn at_the_terminal(answers: Answers, progress: Option<Arc<Progress>>) -> io::Result<Self> {
         let (sender, questions) = mpsc::channel();
         let runtime = tokio::runtime::Handle::current();
         std::thread::Builder::new().name("flowrun-questions".into()).spawn(move || {
@@ -49,6 +64,43 @@ impl Observer for People {
         // Nobody is there any more: the run ends when it has nothing else to do.
         let _left = self.0.lock().expect("BUG: a panic while asking").send(question.clone());
     }
+}
+
+/// Remembers what people are asked.
+#[derive(Default)]
+pub(super) struct Questions(Mutex<Vec<Question>>);
+
+impl Questions {
+    /// Those that wait when the run has ended.
+    pub(super) fn open(&self, outcome: &RunOutcome) -> Vec<Question> {
+        let asked = self.0.lock().expect("BUG: a panic while a question was kept");
+        asked.iter().filter(|question| outcome.asked.iter().any(|path| **path == *question.path)).cloned().collect()
+    }
+}
+
+impl Observer for Questions {
+    fn wants_values(&self) -> bool {
+        false
+    }
+
+    fn asked(&self, question: &Question) {
+        self.0.lock().expect("BUG: a panic while a question was kept").push(question.clone());
+    }
+}
+
+/// What is asked of people, and how it goes on.
+pub(super) fn waiting(asked: &[Question]) -> String {
+    let mut text = String::new();
+    for question in asked.iter().take(NAMED_MAX) {
+        let prompt: Vec<String> = question.prompt.lines().map(|line| format!("  {}\n", visible(line))).collect();
+        let wanted = form(question.schema.as_ref());
+        text.push_str(&format!("step `{}` asks for {wanted}:\n{}", clean(&question.path), prompt.concat()));
+    }
+    if asked.len() > NAMED_MAX {
+        text.push_str(&format!("and {} more steps ask\n", asked.len() - NAMED_MAX));
+    }
+    text + "help: run it on a terminal and you are asked, or answer in a program (`Run::answer`); with `timeout` and `default` a step \
+            answers by itself"
 }
 
 /// Asks until there is an answer that fits. Whether somebody is there.
@@ -108,7 +160,7 @@ fn wanted(schema: Option<&Value>) -> String {
 }
 
 /// The form of an answer in a few words.
-pub(super) fn form(schema: Option<&Value>) -> String {
+fn form(schema: Option<&Value>) -> String {
     let kind = schema.and_then(|schema| schema.get("type")?.as_str());
     match (schema, choices(schema), kind) {
         (_, Some(choices), _) => {

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::render::{clean, visible};
+use crate::render::clean;
 use crate::runs::{Recording, RunIdentity};
 use crate::trace::{Trace, counted, duration};
 use flowrun_engine::definition::WorkflowDef;
@@ -17,19 +16,19 @@ use flowrun_engine::event::{Bound, Decision, Event, Logged, Status, Writer};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::id::ValueHash;
-use flowrun_engine::observer::{Observer, Question, Records};
-use flowrun_engine::run::{Answers, RunOptions, RunOutcome};
+use flowrun_engine::observer::{Observer, Records};
+use flowrun_engine::run::{RunOptions, RunOutcome};
 use flowrun_engine::schema::Schema;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::people::{self, People};
+use super::people::{self, Questions};
 use super::progress::Progress;
 use super::{InputArgs, RunArgs, check, print, refuse, say};
 use crate::{Flowrun, configuration};
 
 /// Most steps that are named at the end of a run.
-const NAMED_MAX: usize = 5;
+pub(super) const NAMED_MAX: usize = 5;
 /// How long the terminal may take to be left in order when a run is stopped at once.
 const LEAVE: Duration = Duration::from_millis(500);
 
@@ -72,16 +71,7 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     if let Some(progress) = &progress {
         options.observers.add(progress.clone());
     }
-    if !args.no_input && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
-        let answers = Answers::default();
-        // Without a thread nobody can be asked, and the run says so at its end.
-        if let Ok(people) = People::at_the_terminal(answers.clone(), progress.clone()) {
-            options.observers.add(Arc::new(people));
-            options.answers = Some(answers);
-        }
-    }
-    let questions = Arc::new(Questions::default());
-    options.observers.add(questions.clone());
+    let questions = people::watch(&mut options, !args.no_input, progress.clone());
     let seen = Arc::new(Seen::default());
     if args.save_plan.is_some() || args.json {
         options.observers.add(seen.clone());
@@ -284,7 +274,7 @@ fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen, questio
         });
     }
     if !asked.is_empty() {
-        say(&waiting(&asked));
+        say(&people::waiting(&asked));
     }
     if !args.quiet {
         if !outcome.limits_reached.is_empty() {
@@ -298,48 +288,11 @@ fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen, questio
     if outcome.status == Status::Success { ExitCode::SUCCESS } else { ExitCode::from(outcome.status.exit_code()) }
 }
 
-/// What is asked of people, and how it goes on.
-fn waiting(asked: &[Question]) -> String {
-    let mut text = String::new();
-    for question in asked.iter().take(NAMED_MAX) {
-        let prompt: Vec<String> = question.prompt.lines().map(|line| format!("  {}\n", visible(line))).collect();
-        let wanted = people::form(question.schema.as_ref());
-        text.push_str(&format!("step `{}` asks for {wanted}:\n{}", clean(&question.path), prompt.concat()));
-    }
-    if asked.len() > NAMED_MAX {
-        text.push_str(&format!("and {} more steps ask\n", asked.len() - NAMED_MAX));
-    }
-    text + "help: run it on a terminal and you are asked, or answer in a program (`Run::answer`); with `timeout` and `default` a step \
-            answers by itself"
-}
-
 /// Paths, the first few by name.
 fn named(paths: &[String]) -> String {
     let names: Vec<String> = paths.iter().take(NAMED_MAX).map(|path| format!("`{}`", clean(path))).collect();
     let more = paths.len().saturating_sub(NAMED_MAX);
     names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
-}
-
-/// Remembers what people are asked.
-#[derive(Default)]
-struct Questions(Mutex<Vec<Question>>);
-
-impl Questions {
-    /// Those that wait when the run has ended.
-    fn open(&self, outcome: &RunOutcome) -> Vec<Question> {
-        let asked = self.0.lock().expect("BUG: a panic while a question was kept");
-        asked.iter().filter(|question| outcome.asked.iter().any(|path| **path == *question.path)).cloned().collect()
-    }
-}
-
-impl Observer for Questions {
-    fn wants_values(&self) -> bool {
-        false
-    }
-
-    fn asked(&self, question: &Question) {
-        self.0.lock().expect("BUG: a panic while a question was kept").push(question.clone());
-    }
 }
 
 /// Remembers the events for `--json`, and the last plan that was expanded, with the keys that its texts may mention.

@@ -95,6 +95,12 @@ fn summary_line(log: &RunLog) -> String {
 /// What was asked, replied and refused in each attempt of a step, in the order in which it was said, and its value.
 fn conversation(log: &RunLog, step: &TraceStep, text: &mut String) {
     let value = |hash: &Option<String>| hash.as_deref().and_then(|hash| log.value(hash)).unwrap_or(&Value::Null);
+    if value(&step.input)["kind"] == "human" {
+        let _ = writeln!(text, "\n── {} (a person)", clean(&step.path));
+        block(text, "asked", &value(&step.input)["fields"]["prompt"]);
+        step.value.iter().for_each(|_| block(text, "value", value(&step.value)));
+        return;
+    }
     if step.attempts.iter().all(|attempt| attempt.provenance.is_none() && attempt.error.is_none()) {
         return;
     }

@@ -66,15 +66,27 @@ fn label(node: &Node) -> Vec<String> {
     std::iter::once(title(node)).chain(notes(node)).collect()
 }
 
-/// The first node inside of each box; other nodes are their own.
-fn insides(picture: &Picture<'_>) -> Vec<usize> {
-    let mut inside: Vec<usize> = (0..picture.drawn).collect();
-    for part in picture.parts.iter().rev() {
-        if let Part::Open { id, .. } = part {
-            inside[*id] = inside.get(*id + 1).copied().unwrap_or(*id);
+/// The first and the last node inside of each box; other nodes are their own.
+fn insides(picture: &Picture<'_>) -> Vec<(usize, usize)> {
+    let mut inside: Vec<(usize, usize)> = (0..picture.drawn).map(|id| (id, id)).collect();
+    let (mut open, mut last) = (Vec::new(), 0);
+    for part in &picture.parts {
+        match part {
+            Part::Node { id, .. } => last = *id,
+            Part::Open { id, .. } => open.push(*id),
+            Part::Close { .. } => {
+                // An empty box has nothing inside, and ids are given in this order.
+                let id = open.pop().expect("BUG: a box was closed twice");
+                inside[id] = if last > id { (inside.get(id + 1).map_or(id, |first| first.0), last) } else { (id, id) };
+            }
         }
     }
     inside
+}
+
+/// Between which nodes an edge goes: one from a box to itself leads from its last node to its first.
+fn ends(edge: &Edge, inside: &[(usize, usize)]) -> (usize, usize) {
+    if edge.from == edge.to { (inside[edge.from].1, inside[edge.to].0) } else { (edge.from, edge.to) }
 }
 
 /// What says that something is missing.
@@ -100,11 +112,10 @@ pub fn mermaid(graph: &Graph) -> String {
         };
     }
     let inside = insides(&picture);
-    for Edge { from, to, line, label } in &picture.edges {
-        // No box can have an edge to itself; its first node can.
-        let (from, to) = if from == to { (inside[*from], inside[*to]) } else { (*from, *to) };
-        let label = label.as_ref().map(|label| by_number(label));
-        let _ = match (line, label) {
+    for edge in &picture.edges {
+        let (from, to) = ends(edge, &inside);
+        let label = edge.label.as_ref().map(|label| by_number(label));
+        let _ = match (edge.line, label) {
             (Line::Solid, None) => writeln!(text, "  n{from} --> n{to}"),
             (Line::Solid, Some(label)) => writeln!(text, "  n{from} -- \"{label}\" --> n{to}"),
             (_, label) => writeln!(text, "  n{from} -. \"{}\" .-> n{to}", label.unwrap_or_default()),
@@ -135,18 +146,19 @@ pub fn dot(graph: &Graph) -> String {
             Part::Close { depth } => writeln!(text, "{}}}", indent(*depth)),
         };
     }
-    for Edge { from, to, line, label } in &picture.edges {
+    for edge in &picture.edges {
+        let (from, to) = ends(edge, &inside);
         let mut attributes = Vec::new();
-        attributes.extend(match line {
+        attributes.extend(match edge.line {
             Line::Solid => None,
             Line::Dashed => Some("style=dashed".to_owned()),
             Line::Dotted => Some("style=dotted".to_owned()),
         });
-        attributes.extend(label.as_ref().map(|label| format!("label=\"{}\"", escaped(label))));
-        attributes.extend((inside[*from] != *from).then(|| format!("ltail=cluster_n{from}")));
-        attributes.extend((inside[*to] != *to).then(|| format!("lhead=cluster_n{to}")));
+        attributes.extend(edge.label.as_ref().map(|label| format!("label=\"{}\"", escaped(label))));
+        attributes.extend((inside[from].0 != from).then(|| format!("ltail=cluster_n{from}")));
+        attributes.extend((inside[to].0 != to).then(|| format!("lhead=cluster_n{to}")));
         let attributes = if attributes.is_empty() { String::new() } else { format!(" [{}]", attributes.join(", ")) };
-        let _ = writeln!(text, "  n{} -> n{}{attributes};", inside[*from], inside[*to]);
+        let _ = writeln!(text, "  n{} -> n{}{attributes};", inside[from].0, inside[to].0);
     }
     if let Some(rest) = rest(&picture) {
         let _ = writeln!(text, "  rest [shape=plaintext, label=\"{}\"];", escaped(&rest));

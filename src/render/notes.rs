@@ -36,7 +36,8 @@ pub(super) fn notes(node: &Node) -> Vec<String> {
         notes.push(format!("repeated {until}at most {} times", count(node, repeat.max)));
     }
     if let Work::Call(Called::Around(_)) = &node.work {
-        notes.push("the workflow around it, once more".to_owned());
+        let name = node.code.fields.get("workflow").and_then(|field| field.constant()?.as_str());
+        notes.push(format!("calls {} again", name.map_or("the workflow around it".to_owned(), clean)));
     }
     notes.extend(node.max_depth.map(|depth| format!("at most {depth} inside each other")));
     notes.extend(join_word(node.join).map(|word| format!("join: {word}")));

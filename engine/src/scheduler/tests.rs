@@ -75,3 +75,9 @@ fn every_illegal_transition_panics() {
     }
     assert_eq!(wrong, [], "transitions that the table does not say");
 }
+
+#[test]
+fn a_step_takes_less_than_200_bytes() {
+    let bytes = size_of::<Step>() + size_of::<Hashes>();
+    assert!(bytes < 200, "{bytes} bytes");
+}

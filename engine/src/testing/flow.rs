@@ -197,7 +197,8 @@ fn entries(level: &Level, flow: &Flow) -> Result<(), String> {
         }
     }
     for (at, node) in level.nodes.iter().enumerate() {
-        let counted = if flow.edges_in[at].is_empty() { node.needs.len() } else { flow.edges_in[at].len() };
+        let edges = flow.edges_in[at].len();
+        let counted = if edges == 0 { node.needs.len() } else { edges };
         let least = if let Some(Join::Quorum(least)) = node.join { least as usize } else { 1 };
         if node.join.is_some() && counted < least {
             return Err("a join that cannot fire".into());

@@ -192,8 +192,7 @@ fn simpler(node: &NodeSpec) -> Vec<NodeSpec> {
     });
     change(&|node| {
         node.repeat.iter_mut().for_each(|repeat| {
-            (repeat.max.asked, repeat.fails) = (false, false);
-            repeat.max.count = (repeat.max.count - 1).max(1);
+            (repeat.max, repeat.fails) = (repeat.max.less(), false);
         })
     });
     for index in 0..node.next.len() {
@@ -203,8 +202,7 @@ fn simpler(node: &NodeSpec) -> Vec<NodeSpec> {
         change(&|node| node.next[index].when = None);
         change(&|node| node.next[index].fails = false);
         change(&|node| {
-            node.next[index] =
-                Case { max: node.next[index].max.map(|max| (max - 1).max(1)), ..node.next[index].clone() }
+            node.next[index] = Case { max: node.next[index].max.map(Counted::less), ..node.next[index].clone() }
         });
         change(&|node| node.next[index].to.truncate(1));
     }

@@ -140,7 +140,7 @@ pub struct Case {
     /// Where to.
     pub to: Vec<String>,
     /// How often, upwards.
-    pub max: Option<u32>,
+    pub max: Option<Counted>,
     /// `on_limit: fail`.
     pub fails: bool,
 }
@@ -215,6 +215,11 @@ fn condition(reads: &[Read], more: &[&str]) -> Value {
 }
 
 impl Counted {
+    /// A number that is one less, but not 0.
+    pub fn less(self) -> Self {
+        Self { count: (self.count - 1).max(1), asked: false }
+    }
+
     fn written(self) -> Value {
         if self.asked { json!(format!("{} + 0", self.count)) } else { json!(self.count) }
     }
@@ -359,7 +364,7 @@ impl Case {
         CaseDef {
             when: self.when.as_ref().map(|reads| condition(reads, &[])),
             to: self.to.clone(),
-            max: self.max.map(|max| json!(max)),
+            max: self.max.map(Counted::written),
             limit_fails: self.fails,
         }
     }

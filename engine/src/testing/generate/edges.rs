@@ -5,8 +5,8 @@ use crate::testing::spec::{Case, Level, NodeSpec, Policy, Read};
 
 impl Draw {
     fn back(&mut self, header: String) -> Case {
-        let (when, fails) = (self.condition(60), self.chance(8));
-        Case { when, to: vec![header], max: Some(1 + self.random.below(3) as u32), fails }
+        let (when, fails, max) = (self.condition(60), self.chance(8), self.counted(3));
+        Case { when, to: vec![header], max: Some(max), fails }
     }
 
     /// Nodes and loops in a row, from node to node; loops contain rows again.

@@ -105,6 +105,7 @@ impl Draw {
         if loops_itself {
             names.push(own.name.clone());
         }
+        names.extend(self.pick(&around.lasts).cloned().filter(|_| self.random.one_in(2)));
         if names.is_empty() || !self.chance(45) {
             return;
         }
@@ -123,7 +124,7 @@ impl Draw {
 }
 
 /// Nodes of the level that share a loop with a node.
-fn readable(level: &Level, flow: &Flow, index: usize, all: bool) -> Vec<String> {
+pub(super) fn readable(level: &Level, flow: &Flow, index: usize, all: bool) -> Vec<String> {
     let shares = |other: &usize| {
         all || flow.loops.iter().any(|a_loop| a_loop.body.contains(&index) && a_loop.body.contains(other))
     };

@@ -85,6 +85,8 @@ struct Around {
     nodes: Vec<String>,
     /// Items, inputs, `iteration`, `pass`.
     given: Vec<String>,
+    /// Nodes around it that share a loop with it.
+    lasts: Vec<String>,
     /// Whether the level is the body of a `repeat` or a fold, so that `last` speaks of its own nodes.
     repeats: bool,
 }
@@ -141,6 +143,7 @@ impl Draw {
             let mut output: Vec<Read> = Vec::new();
             for name in names.into_iter().rev() {
                 if self.chance(50) {
+                    output.extend(self.pick(&around.nodes).cloned().filter(|_| self.random.one_in(6)).map(Read::Plain));
                     output.push(if self.chance(60) { Read::Default(name) } else { Read::Plain(name) });
                 }
             }
@@ -273,10 +276,16 @@ impl Draw {
             prefix: node.name.clone(),
             nodes: around.nodes.iter().cloned().chain(before).collect(),
             given: around.given.clone(),
+            lasts: around.lasts.clone(),
             repeats: node.repeat.is_some() || node.each.as_ref().is_some_and(|each| each.sequential),
         };
         inner.given.extend(node.each.iter().flat_map(|each| [each.item.clone(), each.index.clone()]));
-        let in_loop = flow::analyse(level).is_ok_and(|flow| flow.innermost(index).is_some());
+        let mut in_loop = false;
+        if let Ok(flow) = flow::analyse(level) {
+            in_loop = flow.innermost(index).is_some();
+            inner.lasts.extend(mentions::readable(level, &flow, index, around.repeats));
+            inner.lasts.retain(|name| *name != node.name);
+        }
         if inner.repeats || in_loop {
             inner.given.push("iteration".into());
             if self.closed == Closed::Root {

@@ -241,7 +241,7 @@ impl<'p> Oracle<'p> {
                 let a_loop = header.and_then(|header| at.flow.headed(header)).expect("BUG: a back edge without a loop");
                 let around = at.passes[..at.flow.depth(a_loop)].to_vec();
                 let taken = self.taken.get(&(at.frame.to_owned(), around, index, number)).copied().unwrap_or(0);
-                if taken >= max {
+                if taken >= max.count {
                     if case.fails {
                         return Err(Stop::Failed);
                     }
