@@ -1,8 +1,9 @@
 //! The simulation: random workflows, run under several completion orders and limits, against the naive reference.
 //!
-//! `FLOWRUN_SIM` is the number of workflows (500 if not set), `FLOWRUN_SIM_SEED` runs a single one. Every run checks: the
-//! same status, output, needed steps and inputs as the reference, whatever the order and the limit; every step ends exactly
-//! once; no run hangs; never more at once than allowed; and that folding a prefix of the log rebuilds the scheduler exactly.
+//! `FLOWRUN_SIM` is the number of workflows (500 if not set), `FLOWRUN_SIM_FROM` the first seed, `FLOWRUN_SIM_SEED` runs a single one,
+//! `FLOWRUN_SIM_FAILURES` is how many failures are gathered before it ends (1). Every run checks: the same status, output, needed
+//! steps and inputs as the reference, whatever the order and the limit; every step ends exactly once; no run hangs; never more at
+//! once than allowed; a lost race is over; and that folding a prefix of the log rebuilds the scheduler exactly.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures and the seed of a failure are for people")]
 #![allow(clippy::disallowed_methods, reason = "the time it took is for people, no test depends on it")]
