@@ -117,7 +117,9 @@ fn json_is_one_object_with_the_documented_keys() {
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert!(report["critical_path_ms"].as_u64() >= Some(5), "{report}");
     let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
-    let expected = ["run", "status", "output", "error", "usage", "steps", "wall_ms", "critical_path_ms", "limits_reached", "asked"];
+    let expected = [
+        "run", "status", "output", "error", "usage", "steps", "wall_ms", "critical_path_ms", "limits_reached", "asked",
+    ];
     assert_eq!(keys, expected);
     assert_eq!(
         report["usage"].as_object().unwrap().keys().collect::<Vec<_>>(),

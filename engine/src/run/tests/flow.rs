@@ -219,11 +219,11 @@ output: {ask: ask, other: other}";
 
     let answers = Answers::default();
     let options = RunOptions { answers: Some(answers.clone()), ..RunOptions::default() };
-    let running = tokio::spawn(async move { run_with(text, options).await });
-    assert_eq!(answers.answer("nobody", json!(1)).await, Err(AnswerError::NotAsked("nobody".into())));
-    assert!(matches!(answers.answer("ask", json!("many")).await, Err(AnswerError::BadAnswer(_))));
-    assert_eq!(answers.answer("ask", json!(4)).await, Ok(()));
-    let outcome = running.await.unwrap();
+    let (outcome, ()) = tokio::join!(run_with(text, options), async {
+        assert_eq!(answers.answer("nobody", json!(1)).await, Err(AnswerError::NotAsked("nobody".into())));
+        assert!(matches!(answers.answer("ask", json!("many")).await, Err(AnswerError::BadAnswer(_))));
+        assert_eq!(answers.answer("ask", json!(4)).await, Ok(()));
+    });
     assert_eq!(outcome.output, Some(json!({"ask": 40, "other": "echo done"})));
     assert!(answers.answer("ask", json!(4)).await.is_err(), "the run is over");
 }
