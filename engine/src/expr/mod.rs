@@ -215,6 +215,7 @@ impl Template {
     }
 
     /// What the template language itself makes of the text, without our checks: what the rewritten text is compared with.
+    #[cfg(feature = "testing")]
     pub(crate) fn render_as_written(&self, scope: &Arc<dyn Scope>) -> Result<String, ExprError> {
         let mut environment = LANGUAGE.clone();
         environment.set_syntax(walk::syntax());
@@ -300,6 +301,7 @@ impl Expression {
     }
 
     /// What the template language itself makes of the text, without our checks: what the rewritten text is compared with.
+    #[cfg(feature = "testing")]
     pub(crate) fn eval_as_written(&self, scope: &Arc<dyn Scope>) -> Result<Value, ExprError> {
         let compiled = LANGUAGE.compile_expression(&self.text);
         let value = compiled.and_then(|compiled| compiled.eval(context(scope)));
