@@ -201,5 +201,10 @@ fn a_loop_that_ends_at_its_bound_is_named() {
     let lines: Vec<&str> = tree.lines().map(str::trim_end).collect();
     assert!(lines[0].starts_with("✓ loop(a)") && lines[0].ends_with("ended at its bound after 3 passes"), "{tree}");
     assert_eq!(lines[1..7], ["  ✓ #0", "    ✓ a", "  ✓ #1", "    ✓ a", "  ✓ #2", "    ✓ a"], "{tree}");
+    let pass = stdout(&place.flowrun(&["trace", "last", "loop(a)#1"]));
+    assert!(pass.starts_with("✓ loop(a)#1\n  ✓ a\n\n"), "{pass}");
+    let events = stdout(&place.flowrun(&["trace", "last", "loop(a)#1", "--format", "jsonl"]));
+    let of: Vec<&str> = events.lines().filter_map(|line| line.split(r#""step":""#).nth(1)?.split('"').next()).collect();
+    assert!(of.contains(&"a#1") && of.iter().all(|path| ["a#1", "loop(a)#1"].contains(path)), "{events}");
     assert!(lines[7].starts_with("✓ c ") && lines[8..10] == ["  ✓ #0", "  ✓ #1"], "{tree}");
 }

@@ -1,5 +1,6 @@
 //! `flowrun trace` and `flowrun runs`: what happened.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -39,13 +40,6 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
         Ok(log) => log,
         Err(problem) => return refuse(&problem),
     };
-    let within = |path: &str| {
-        step.is_none_or(|step| path == step || path.starts_with(step) && path[step.len()..].starts_with(['/', '[']))
-    };
-    if let Format::Jsonl = format {
-        let lines = log.events.iter().filter(|event| step.is_none() || within(&event.step));
-        return print(&lines.map(|event| format!("{}\n", event.line)).collect::<String>());
-    }
     let mut tree = Trace::new(&log.events);
     tree.until_us = log.running_us.unwrap_or(tree.until_us);
     if let Some(step) = step {
@@ -56,15 +50,19 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
         };
         tree.only(at);
     }
+    let shown = tree.shown();
+    if let Format::Jsonl = format {
+        let paths: BTreeSet<&str> = shown.iter().map(|step| step.path.as_str()).collect();
+        let lines = log.events.iter().filter(|event| step.is_none() || paths.contains(event.step.as_str()));
+        return print(&lines.map(|event| format!("{}\n", event.line)).collect::<String>());
+    }
     let mut text = match format {
         Format::Chrome => return print(&format!("{}\n", tree.chrome(&format!("{} ({})", log.workflow, log.id)))),
         Format::Timeline => tree.timeline(width()),
         _ => tree.tree(width()),
     };
     if prompts {
-        for shown in tree.steps.iter().filter(|shown| within(&shown.path)) {
-            conversation(&log, shown, &mut text);
-        }
+        shown.iter().for_each(|step| conversation(&log, step, &mut text));
     }
     let _ = write!(text, "\n{}\n", summary_line(&log));
     if let Format::Tree = format {

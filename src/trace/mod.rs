@@ -220,6 +220,12 @@ impl Trace {
         self.roots = vec![at];
     }
 
+    /// The steps that are shown, in the order in which they were first heard of.
+    pub fn shown(&self) -> Vec<&TraceStep> {
+        let shown: BTreeSet<usize> = self.roots.iter().flat_map(|root| self.below(*root)).collect();
+        shown.into_iter().map(|at| &self.steps[at]).collect()
+    }
+
     /// The shown steps of the critical path, first to last.
     fn critical_path(&self) -> Vec<usize> {
         let shown = self.roots.iter().flat_map(|root| self.below(*root));

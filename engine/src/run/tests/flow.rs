@@ -226,6 +226,7 @@ output: {ask: ask, other: other}";
     };
     let (outcome, ()) = tokio::join!(run_with(text, options), person);
     assert_eq!(outcome.output, Some(json!({"ask": 40, "other": "echo done"})));
+    assert!(answers.answer("ask", json!(4)).await.is_err(), "the run is over");
 }
 
 #[tokio::test(start_paused = true)]
