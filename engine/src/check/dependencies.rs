@@ -160,7 +160,11 @@ impl Checker<'_> {
                 captures.insert((levels, of.to_owned()));
             }
             _ => {
-                let help = self.near(of, names.all()).map(|near| format!("did you mean `error.{near}`?"));
+                let is_own = own.is_some_and(|(own, _)| own == of);
+                let help = match is_own {
+                    true => Some(format!("`error.{of}` is for other nodes: `on_error: {{to: X}}` leads to one")),
+                    false => self.near(of, names.all()).map(|near| format!("did you mean `error.{near}`?")),
+                };
                 self.name_problem(used, format!("there is no node `{of}` here whose error could be read"))
                     .help
                     .extend(help);

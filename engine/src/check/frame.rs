@@ -97,6 +97,8 @@ impl Checker<'_> {
         let outside = gathered.outside.iter().filter(|(_, optional)| !**optional);
         graph.output_requires_outside = outside.map(|(name, _)| name.as_str().into()).collect();
         graph.output = tree;
+        let in_file = || names.nodes.keys().map(|name| name.as_str().into()).collect();
+        graph.file_order = (!flow.loops.is_empty()).then(in_file);
         graph.bind_names();
         graph.hash = part_hash(path.last().unwrap_or(&""), graph.nodes().len());
         Some((graph, Taken { names: captures, histories: pasts.outwards }))

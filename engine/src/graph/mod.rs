@@ -72,6 +72,8 @@ pub struct Graph {
     by_name: IndexMap<Arc<str>, NodeIndex>,
     /// Nodes in the bodies of its loops: the loop, and the way from there.
     in_loops: IndexMap<Arc<str>, (NodeIndex, Inside)>,
+    /// Every name in the order of the file, where some of them are inside of loops.
+    pub file_order: Option<Vec<Arc<str>>>,
     /// Declared inputs of a closed graph (a workflow or a plan); `None` for a group, which sees the names around it.
     pub inputs: Option<IndexMap<String, Input>>,
     /// Model aliases that a workflow declares; nodes further in see those further out.
@@ -138,6 +140,7 @@ impl Graph {
             consumers_start,
             by_name,
             in_loops,
+            file_order: None,
             inputs: None,
             models: IndexMap::new(),
             output: None,

@@ -15,7 +15,7 @@ use crate::failure::StepError;
 use crate::graph::{Field, Graph, Node, NodeCode, Work};
 use crate::id::StepId;
 use crate::node::{Fields, Input, ModelChoice, REPAIR_TURNS};
-use crate::scheduler::{ChildResult, Children, Scope};
+use crate::scheduler::{ChildResult, Children, Resolved, Scope};
 
 /// The input of a leaf that has nothing to evaluate.
 pub(super) fn constant_input(code: &NodeCode) -> Input {
@@ -301,6 +301,13 @@ impl Driver {
     }
 
     fn nodes_value(&self, step: StepId, graph: &Graph, partial: bool) -> Value {
+        if let Some(names) = &graph.file_order {
+            let value = |name: &Arc<str>| match self.scheduler.resolve(Scope::Body(step), name) {
+                Resolved::Unsettled(_) if !partial => Value::Null,
+                resolved => self.json_or_null(resolved),
+            };
+            return Value::Object(names.iter().map(|name| (name.to_string(), value(name))).collect());
+        }
         let Some(Children::Nodes(children)) = self.scheduler.children(step) else { return Value::Null };
         let entry = |(index, _, result): (_, _, ChildResult)| {
             (graph.node(index).name.to_string(), self.child_value(result, partial))

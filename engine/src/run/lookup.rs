@@ -93,7 +93,7 @@ impl Driver {
         Some(Datum::new(Value::Object(known)))
     }
 
-    fn json_or_null(&self, resolved: Resolved) -> Value {
+    pub(super) fn json_or_null(&self, resolved: Resolved) -> Value {
         self.resolved(resolved).map_or(Value::Null, |value| value.json().clone())
     }
 

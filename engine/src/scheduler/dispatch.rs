@@ -120,7 +120,7 @@ impl Scheduler {
         let root = self.state(StepId::ROOT);
         match self.ending {
             Some(Ending::Cancelled) => self.end(Status::Cancelled, None, None, effects),
-            Some(Ending::Exhausted(_)) => {
+            Some(Ending::Exhausted(_)) if !root.is_terminal() => {
                 if self.frames.is_empty() {
                     return self.end_exhausted(&Decision::Guard(false), effects);
                 }
@@ -131,7 +131,8 @@ impl Scheduler {
                 let waits = self.suspended > 0 || self.backing_off > 0;
                 debug_assert!(waits, "BUG: nothing runs, nothing waits, and the run is not over");
             }
-            None => match (root, self.value(StepId::ROOT)) {
+            // Also when means ran out for what nobody needs any more.
+            _ => match (root, self.value(StepId::ROOT)) {
                 (State::Succeeded, value) => self.end(Status::Success, value, None, effects),
                 (State::Cancelled, _) => self.end(Status::Cancelled, None, None, effects),
                 _ => self.end(Status::Failed, None, None, effects),

@@ -131,6 +131,19 @@ output: {done: done, fix: fix | default('skipped in the last pass'), aside: asid
 }
 
 #[tokio::test]
+async fn the_map_of_all_values_has_the_nodes_of_loops_as_of_the_last_pass() {
+    let text = "
+nodes:
+  a: {value: iteration, next: b}
+  c: {value: b, next: d}
+  b: {value: a + 1, next: [{to: a, max: 1}, {to: d}]}
+  d: {join: any, value: b}
+  g: {nodes: {x: {value: iteration, next: [{to: x, max: 2}]}}}";
+    let found = output(text).await;
+    assert_eq!(found.to_string(), r#"{"a":1,"c":2,"b":2,"d":2,"g":{"x":2}}"#);
+}
+
+#[tokio::test]
 async fn folds_and_prefixes_go_in_order() {
     let text = "
 nodes:
