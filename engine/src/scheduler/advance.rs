@@ -225,7 +225,9 @@ impl Scheduler {
             (DecideField::BestOutput, decision) => self.end_exhausted(decision, effects),
             (DecideField::ErrorValue, Decision::Value(value)) => self.recover(step, *value, effects),
             (DecideField::ErrorValue, Decision::Failed(error)) => self.fail_again(step, error.clone(), effects),
-            (DecideField::Route, Decision::Failed(error)) => self.fail_routing(step, error.clone(), effects),
+            (DecideField::Route | DecideField::Counts, Decision::Failed(error)) => {
+                self.fail_routing(step, error.clone(), effects)
+            }
             (_, Decision::Failed(error)) => self.fail(step, error.clone(), effects),
             (DecideField::Value, Decision::Value(value)) => self.succeed(step, *value, effects),
             (DecideField::Default, Decision::Value(value)) => self.answered(step, *value, effects),
@@ -240,7 +242,11 @@ impl Scheduler {
             }
             (DecideField::Counts, Decision::Counts(counts)) => {
                 self.counts.insert(step, counts.clone());
-                self.unfold(step, effects);
+                // A value that took an error's place before the node opened has only to find its way.
+                match self.value(step) {
+                    Some(_) => self.route(step, effects),
+                    None => self.unfold(step, effects),
+                }
             }
             (DecideField::Items, Decision::Items { list, count }) => {
                 self.open_items(step, Some(*list), *count, effects);

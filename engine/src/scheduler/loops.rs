@@ -27,6 +27,14 @@ impl Scheduler {
             return self.succeeded(step, value, effects);
         }
         self.hashes[step.index()].value = Some(value);
+        if self.node(step).is_some_and(|node| !node.code.counts.is_empty()) && !self.counts.contains_key(&step) {
+            return self.decide(step, DecideField::Counts, effects);
+        }
+        self.route(step, effects);
+    }
+
+    /// The value is there, and so are the bounds of the edges.
+    pub(super) fn route(&mut self, step: StepId, effects: &mut Effects) {
         let node = self.node(step).expect("BUG: the root routes nowhere");
         if node.next.iter().any(|case| case.guarded) {
             return self.decide(step, DecideField::Route, effects);
