@@ -14,7 +14,7 @@ use crate::calc::Formula;
 use crate::check::{NoLibrary, PlanChecker, builtin_kinds, check, check_text};
 use crate::definition::{FieldFormat, InputDef, KindSpec, WorkflowDef};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::dialect::{self, Plan, StepType};
+use crate::dialect::{self, Dialect, Plan, StepType};
 use crate::event::Logged;
 use crate::expr::{Datum, ExprError, Expression, Scope, Slotted, Template, print_value};
 use crate::graph::ExpansionRules;
@@ -244,7 +244,12 @@ pub fn plan_value(value: &Value) -> bool {
 /// A plan is lowered with its texts as they are, and judged like a file; the file that it is saved as reads the same.
 fn checked(plan: &Plan, keys: &[String]) -> bool {
     let checker = PlanChecker::new(Arc::new(kinds()));
-    let graph = checker.check(&plan.to_value(), keys, &ExpansionRules::new(1_000));
+    let loops = plan.steps.iter().any(|step| step.repeat.is_some());
+    let dialect = if loops { Dialect::Flowchart } else { Dialect::Graph };
+    let rules = ExpansionRules { dialect, ..ExpansionRules::new(1_000) };
+    let graph = checker.check(&plan.to_value(), keys, &rules);
+    let as_graph = checker.check(&plan.to_value(), keys, &ExpansionRules::new(1_000));
+    assert!(!loops || as_graph.is_err(), "a loop in a plan that may have none");
     let lowered = match plan.lower(keys) {
         Ok(lowered) => lowered,
         Err(problems) => {
@@ -252,7 +257,8 @@ fn checked(plan: &Plan, keys: &[String]) -> bool {
             return false;
         }
     };
-    for step in &plan.steps {
+    // A loop is a group of its own, and texts that mention it name what tells of it.
+    for step in plan.steps.iter().filter(|step| !loops && step.tool.is_none()) {
         let field = if step.kind == StepType::Calc { "calc" } else { "ask" };
         assert_eq!(lowered.nodes[&step.id].fields[field], json!(step.ask), "texts of a plan stay as they are");
     }
