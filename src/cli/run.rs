@@ -260,7 +260,9 @@ fn conclude(id: &str, outcome: &RunOutcome, args: &RunArgs, seen: &Seen, questio
         print(&format!("{text}\n"));
     }
     if let Some(error) = &outcome.error {
-        let place = outcome.failed_step.as_deref().filter(|step| !step.is_empty());
+        // What the output lacks did not fail, and is named in the message.
+        let failed = |step: &&str| !step.is_empty() && error.code != "output_skipped";
+        let place = outcome.failed_step.as_deref().filter(failed);
         let place = place.map(|step| format!("step `{step}` failed: ")).unwrap_or_default();
         say(&format!("error: {place}{error}"));
     }

@@ -26,6 +26,11 @@ impl Checker<'_> {
         let problem = self.error(codes::CYCLE, &at, Part::Key, message);
         problem.related = related;
         problem.help.push("an arrow points from a node to the one that needs it; remove one reference".to_owned());
+        let flows =
+            |index: &NodeIndex| names.nodes.get_index(index.index()).is_some_and(|(_, node)| !node.next.is_empty());
+        if cycle.iter().any(flows) {
+            problem.help.push("what the pass before gave is read as `last.NODE`".to_owned());
+        }
     }
 
     /// Where a node says that it needs another: in a field or in `needs`; `None` if only its body does.

@@ -174,7 +174,14 @@ impl Checker<'_> {
     }
 
     /// A mention of earlier passes whose loop is not there.
-    pub(super) fn no_loop(&mut self, history: &History, reader: Option<&str>, in_loop: bool, holder: Option<&str>) {
+    pub(super) fn no_loop(
+        &mut self,
+        names: &Names,
+        history: &History,
+        reader: Option<&str>,
+        in_loop: bool,
+        holder: Option<&str>,
+    ) {
         let path: Vec<&str> = history.path.iter().map(String::as_str).collect();
         let written = &history.written;
         let Some(of) = &history.of else {
@@ -185,6 +192,13 @@ impl Checker<'_> {
                 .push("give the node or a group around it `repeat: {max: …}`, or a sequential `for_each`".to_owned());
             return;
         };
+        if holder.is_none() && !names.nodes.contains_key(of) {
+            let near = self.near(of, names.nodes.keys().map(String::as_str));
+            let help = near.map(|near| format!("did you mean `{}`?", written.replacen(of.as_str(), near, 1)));
+            let message = format!("there is no node `{of}` here");
+            self.error_within(codes::UNKNOWN_NAME, &path, history.range.clone(), message).help.extend(help);
+            return;
+        }
         let message = match reader {
             Some(reader) if reader == of => format!("`{of}` is in no loop, so `{written}` has nothing before it"),
             Some(reader) => format!("`{of}` is in no loop with `{reader}`"),

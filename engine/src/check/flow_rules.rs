@@ -79,7 +79,7 @@ impl Checker<'_> {
         }
         checked.quorum = self.count(node.quorum.as_ref(), "quorum", path, &["quorum"], code, uses);
         if let Some(repeat) = &node.repeat {
-            let max = self.count(repeat.max.as_ref(), "max", path, &["repeat", "max"], code, uses);
+            let max = self.count(repeat.max.as_ref(), "repeat.max", path, &["repeat", "max"], code, uses);
             if let Some(Count::Fixed(max)) =
                 max.filter(|max| matches!(max, Count::Fixed(n) if *n > self.limits.iterations))
             {
@@ -96,6 +96,19 @@ impl Checker<'_> {
         for (number, case) in node.next.iter().enumerate() {
             let index = number.to_string();
             let max = self.count(case.max.as_ref(), "max", path, &["next", index.as_str(), "max"], code, uses);
+            if let Some(Count::Fixed(times)) =
+                max.filter(|max| matches!(max, Count::Fixed(n) if *n >= self.limits.iterations))
+            {
+                let at: Vec<&str> = path.iter().copied().chain(["next", index.as_str(), "max"]).collect();
+                let most = self.limits.iterations;
+                let message = format!(
+                    "{times} times are {} passes, more than `limits.iterations` allows ({most})",
+                    u64::from(times) + 1
+                );
+                self.error(codes::LIMIT, &at, Part::Value, message)
+                    .help
+                    .push("raise the limit at the top of the file".into());
+            }
             let bound = max.map(|max| EdgeBound { loops_out: 0, number: 0, max, fails: case.limit_fails });
             checked.next.push(Case { guarded: case.when.is_some(), to: Vec::new(), bound });
         }
@@ -123,6 +136,7 @@ impl Checker<'_> {
                 Some(Count::Decided(code.counts.len() as u32 - 1))
             }
             _ => {
+                let key = key.rsplit('.').next().unwrap_or(key);
                 self.error(codes::WRONG_TYPE, &at, Part::Value, format!("`{key}` wants a whole number from 1"));
                 None
             }
@@ -218,7 +232,7 @@ impl Checker<'_> {
                 pasts.outwards.push(history);
             } else {
                 let holder = history.of.as_deref().filter(|_| of.is_none()).and_then(|of| names.holder(of));
-                self.no_loop(&history, reader_name.map(|(name, _)| name.as_str()), in_flow, holder);
+                self.no_loop(names, &history, reader_name.map(|(name, _)| name.as_str()), in_flow, holder);
             }
         }
         pasts
@@ -243,7 +257,7 @@ impl Checker<'_> {
         names: &Names,
         flow: &Flow,
         nodes: &[Node],
-        output: &BTreeSet<&str>,
+        output: &BTreeMap<String, bool>,
         path: &[&str],
     ) {
         let name = |index: usize| names.nodes.get_index(index).map_or("?", |(name, _)| name.as_str());
@@ -256,7 +270,7 @@ impl Checker<'_> {
                 };
                 let mut readers = (0..nodes.len()).filter(|reader| !found.body.contains(reader));
                 let Some(reader) =
-                    readers.find(requires).map(name).or(output.contains(name(*index)).then_some("output"))
+                    readers.find(requires).map(name).or((output.get(name(*index)) == Some(&false)).then_some("output"))
                 else {
                     continue;
                 };

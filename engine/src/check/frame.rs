@@ -74,14 +74,18 @@ impl Checker<'_> {
         let pasts = self.histories(names, &flow, histories, &mut nodes);
         let conditions = order.as_ref().map(|order| self.exclusive(names, &flow, &nodes, order, path));
         self.joins(names, &flow, &nodes, path);
-        let read: BTreeSet<&str> = gathered.optional.keys().map(String::as_str).collect();
+        let until =
+            names.held_by().and_then(|(outer, holder)| outer.nodes.get(holder)?.repeat.as_ref()?.until.as_ref());
+        let until = until.and_then(|until| Tree::parse(until).ok());
+        let by_until = until.iter().flat_map(Tree::leaves).flat_map(|(_, leaf)| leaf.names()).map(|name| &*name.name);
+        let read: BTreeSet<&str> = gathered.optional.keys().map(String::as_str).chain(by_until).collect();
         for (name, node) in names.nodes.keys().zip(&mut nodes) {
             node.is_kept |= output.is_none() || read.contains(name.as_str());
         }
         if self.errors.found == before && self.broken.is_empty() {
             self.warn_flow(names, &nodes, path);
             self.warn_output(names, &flow, &nodes, &conditions.unwrap_or_default(), &uses, &gathered.optional);
-            self.warn_spent_values(names, &flow, &nodes, &read, path);
+            self.warn_spent_values(names, &flow, &nodes, &gathered.optional, path);
             if output.is_some() {
                 self.warn_unused(&nodes, &read, &backwards(&flow, &pasts.read), path);
             }

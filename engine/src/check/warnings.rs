@@ -123,16 +123,18 @@ impl Checker<'_> {
             let uncertain = conditions
                 .iter()
                 .find(|(from, cases)| *cases | ERROR != u64::MAX && !certain(flow, nodes, **from, **cases));
-            let Some((from, _)) = uncertain else { continue };
+            let guarded = index.is_some_and(|index| nodes[index].has_guard);
+            let way = match uncertain {
+                Some((from, _)) => format!("which runs only if `{}` leads that way", nodes[*from].name),
+                None if guarded => "which is skipped if its `when` does not hold".to_owned(),
+                None => continue,
+            };
             let at: Vec<&str> = used.path.iter().map(String::as_str).collect();
-            let message =
-                format!("the output needs `{name}`, which runs only if `{}` leads that way", nodes[*from].name);
+            let message = format!("the output needs `{name}`, {way}");
             let place = self.source.map(|source| source.place_within(&at, used.name.range.clone()));
             let problem = self.warning(codes::SUSPICIOUS, &at, message);
             problem.place = place;
-            problem
-                .help
-                .push(format!("without it the run fails: write `{name} | default(none)`, or lead there in every case"));
+            problem.help.push(format!("without it the run fails: write `({name} | default(none))` in its place"));
         }
     }
 

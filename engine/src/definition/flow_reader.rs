@@ -62,7 +62,7 @@ impl Reader<'_> {
             key => unreachable!("BUG: nothing reads `{key}`"),
         });
         if is_map && !has_target {
-            self.problem(Part::Key, codes::MISSING_KEY, "a case of `next` needs `to`, the name of a node");
+            self.problem(Part::Value, codes::MISSING_KEY, "a case of `next` needs `to`, the name of a node");
         }
         case
     }

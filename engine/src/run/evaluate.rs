@@ -61,8 +61,10 @@ impl Driver {
 
     fn count(&mut self, step: StepId, field: &str, tree: &Tree) -> Evaluated<u32> {
         let value = self.tree(Scope::Step(step), field, Some(tree), None)?;
-        let count = value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
-        count.ok_or_else(|| wrong_type(field, "a whole number from 1", &value))
+        // An edge back may be taken not even once.
+        let least = u32::from(field != "max");
+        let count = value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count >= least);
+        count.ok_or_else(|| wrong_type(field, &format!("a whole number from {least}"), &value))
     }
 
     fn truth(&mut self, scope: Scope, field: &str, tree: Option<&Tree>, this: Option<Value>) -> Evaluated<bool> {

@@ -86,7 +86,7 @@ impl Scheduler {
     }
 
     /// Why a step is not needed, if it is not: no live edge, or a source that gave nothing.
-    fn objection(&self, step: StepId) -> Option<SkipReason> {
+    pub(super) fn objection(&self, step: StepId) -> Option<SkipReason> {
         let frame = self.frame_of(step);
         let index = self.steps[step.index()].node;
         let node = frame.graph.0.node(index);

@@ -7,7 +7,7 @@
 use super::arena::{Body, Flight};
 use super::queue::Entry;
 use super::{Effects, Ending, Scheduler};
-use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, RunEnded, Status, TimerKind};
+use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, RunEnded, SkipReason, Status, TimerKind};
 use crate::failure::StepError;
 use crate::id::{StepId, ValueHash};
 use crate::state::State;
@@ -173,11 +173,17 @@ impl Scheduler {
                     at = Some(source);
                     format!("`{path}` requires `{}`", self.path(source))
                 }
+                (State::Skipped, None) if self.is_unreached(step) => format!("no edge led to `{path}`"),
                 (State::Skipped, None) => format!("`{path}` was skipped by its own conditions"),
                 (state, _) => format!("`{path}` {}", state.word()),
             });
         }
         chain.join(", ")
+    }
+
+    /// Whether a skipped step was skipped because too few edges led to it.
+    fn is_unreached(&self, step: StepId) -> bool {
+        !self.frame_of(step).is_items() && self.objection(step) == Some(SkipReason::NotRouted)
     }
 
     /// The required source that kept a step from running, if one did.
