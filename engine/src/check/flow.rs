@@ -18,6 +18,8 @@ use crate::diagnostic::{Place, codes};
 use crate::graph::Node;
 use crate::source::Part;
 
+/// Deepest nesting of the loops of one level.
+const NESTING_MAX: u32 = 64;
 /// Most steps of the search for all loops of one level.
 const WORK_MAX: usize = 20_000_000;
 
@@ -182,8 +184,12 @@ impl Checker<'_> {
         }
     }
 
-    /// Finds the loops of a level whose edges downwards and references close no circle.
-    pub(super) fn loops(&mut self, names: &Names, flow: &mut Flow, nodes: &[Node], path: &[&str]) {
+    /// Finds the loops of a level whose edges downwards and references close no circle. `order` has every node after what it waits
+    /// for.
+    ///
+    /// What leads to a tail is searched backwards, no further than the header; of that what the header reaches; and of that again
+    /// what leads to a tail. So a loop costs what it spans, and a long chain of small ones is no more than its nodes.
+    pub(super) fn loops(&mut self, names: &Names, flow: &mut Flow, nodes: &[Node], order: &[usize], path: &[&str]) {
         let mut back: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
         for (from, case, header) in flow.backward() {
             back.entry(header).or_default().push((from, case));
@@ -199,27 +205,24 @@ impl Checker<'_> {
                 before[to].push(source.index());
             }
         }
-        let all_back: Vec<(usize, usize)> =
-            back.iter().flat_map(|(header, edges)| edges.iter().map(|(from, _)| (*from, *header))).collect();
+        let mut place = vec![0; nodes.len()];
+        order.iter().enumerate().for_each(|(at, node)| place[*node] = at);
         let (mut found, mut work) = (Vec::new(), 0);
-        for (header, edges) in back {
-            let reached = search([header], |node| after[node].iter().copied(), &mut work);
+        for (header, edges) in &back {
+            let into = |node: usize| {
+                let tails = back.get(&node).filter(|_| node != *header).into_iter().flatten().map(|(tail, _)| *tail);
+                before[node].iter().copied().chain(tails).filter(|source| place[*source] >= place[*header])
+            };
+            let tails = || edges.iter().map(|(tail, _)| *tail);
+            let leading = search(tails(), into, &mut work);
+            let on = |node: usize| after[node].iter().copied().filter(|next| leading.contains(next));
+            let reached = search([*header], on, &mut work);
             if let Some((tail, case)) = edges.iter().find(|(tail, _)| !reached.contains(tail)) {
-                self.leads_nowhere(names, *tail, *case, header, path);
+                self.leads_nowhere(names, *tail, *case, *header, path);
                 continue;
             }
-            let others: BTreeMap<usize, Vec<usize>> =
-                all_back.iter().filter(|(_, to)| *to != header).fold(BTreeMap::new(), |mut others, (from, to)| {
-                    others.entry(*to).or_insert_with(Vec::new).push(*from);
-                    others
-                });
-            let into = |node: usize| {
-                let back = others.get(&node).into_iter().flatten().copied();
-                before[node].iter().copied().chain(back).filter(|source| reached.contains(source))
-            };
-            let body = search(edges.iter().map(|(tail, _)| *tail), into, &mut work);
-            found.push(FlowLoop { header, body, around: None, back: edges });
-            work += all_back.len();
+            let body = search(tails(), |node| into(node).filter(|source| reached.contains(source)), &mut work);
+            found.push(FlowLoop { header: *header, body, around: None, back: edges.clone() });
             if work > WORK_MAX {
                 let message = "these loops are too many and too large to be checked";
                 self.error(codes::LIMIT, path, Part::Key, message)
@@ -248,6 +251,15 @@ impl Checker<'_> {
             found.around = around;
             found.body.iter().for_each(|node| innermost[*node] = Some(loops.len()));
             loops.push(found);
+        }
+        let mut depths: Vec<u32> = Vec::with_capacity(loops.len());
+        for found in &loops {
+            depths.push(found.around.map_or(0, |around| depths[around]) + 1);
+        }
+        if depths.iter().any(|depth| *depth > NESTING_MAX) {
+            let message = format!("loops nest deeper than {NESTING_MAX}");
+            self.error(codes::LIMIT, path, Part::Key, message);
+            return;
         }
         flow.loops = loops;
         flow.innermost = innermost;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Checker;
 use super::dependencies::{Captures, Gathered, History};
 use super::fields::{Known, Use};
-use super::flow::Flow;
+use super::flow::{Flow, FlowLoop};
 use super::scope::Names;
 use crate::definition::{KindSpec, KindWork, NodeDef};
 use crate::diagnostic::codes;
@@ -258,22 +258,24 @@ impl Checker<'_> {
         flow: &Flow,
         nodes: &[Node],
         output: &BTreeMap<String, bool>,
+        order: &[usize],
         path: &[&str],
     ) {
         let name = |index: usize| names.nodes.get_index(index).map_or("?", |(name, _)| name.as_str());
+        let mut place = vec![0; nodes.len()];
+        order.iter().enumerate().for_each(|(at, node)| place[*node] = at);
+        let mut readers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (reader, node) in nodes.iter().enumerate() {
+            for source in node.dependencies.iter().filter(|source| source.mode == DependencyMode::Required) {
+                readers.entry(source.source.index()).or_default().push(reader);
+            }
+        }
         for found in &flow.loops {
-            let sure = sure(flow, nodes, found.header, &found.body);
+            let sure = sure(flow, nodes, &place, found);
             for index in found.body.iter().filter(|index| !sure.contains(index)) {
-                let requires = |reader: &usize| {
-                    let mut sources = nodes[*reader].dependencies.iter();
-                    sources.any(|source| source.mode == DependencyMode::Required && source.source.index() == *index)
-                };
-                let mut readers = (0..nodes.len()).filter(|reader| !found.body.contains(reader));
-                let Some(reader) =
-                    readers.find(requires).map(name).or((output.get(name(*index)) == Some(&false)).then_some("output"))
-                else {
-                    continue;
-                };
+                let outside = readers.get(index).into_iter().flatten().find(|reader| !found.body.contains(reader));
+                let by_output = (output.get(name(*index)) == Some(&false)).then_some("output");
+                let Some(reader) = outside.map(|reader| name(*reader)).or(by_output) else { continue };
                 let at: Vec<&str> = path.iter().copied().chain([name(*index)]).collect();
                 let message = format!("`{reader}` needs `{}`, which the last pass of its loop may skip", name(*index));
                 let problem = self.warning(codes::SUSPICIOUS, &at, message);
@@ -285,23 +287,21 @@ impl Checker<'_> {
 }
 
 /// The nodes of a loop's body that every pass runs, as far as that can be told: those without conditions that need only such.
-fn sure(flow: &Flow, nodes: &[Node], header: usize, body: &BTreeSet<usize>) -> BTreeSet<usize> {
-    let mut sure = BTreeSet::from([header]);
-    let mut grew = true;
-    while grew {
-        grew = false;
-        for index in body.iter().filter(|index| !sure.contains(index)).copied().collect::<Vec<_>>() {
-            let node = &nodes[index];
-            let always = |from: usize| sure.contains(&from) && flow.leads_always(nodes, from, index);
-            let routed = node.edges_in.is_empty() || node.edges_in.iter().any(|source| always(source.index()));
-            let fed = node.dependencies.iter().all(|source| {
-                let from = source.source.index();
-                source.mode != DependencyMode::Required || !body.contains(&from) || sure.contains(&from)
-            });
-            if routed && fed && !node.has_guard && node.join == Join::Default {
-                sure.insert(index);
-                grew = true;
-            }
+/// By their `place` every node comes after what it waits for.
+fn sure(flow: &Flow, nodes: &[Node], place: &[usize], found: &FlowLoop) -> BTreeSet<usize> {
+    let mut sure = BTreeSet::from([found.header]);
+    let mut body: Vec<usize> = found.body.iter().copied().collect();
+    body.sort_unstable_by_key(|index| place[*index]);
+    for index in body {
+        let node = &nodes[index];
+        let always = |from: usize| sure.contains(&from) && flow.leads_always(nodes, from, index);
+        let routed = node.edges_in.is_empty() || node.edges_in.iter().any(|source| always(source.index()));
+        let fed = node.dependencies.iter().all(|source| {
+            let from = source.source.index();
+            source.mode != DependencyMode::Required || !found.body.contains(&from) || sure.contains(&from)
+        });
+        if routed && fed && !node.has_guard && node.join == Join::Default {
+            sure.insert(index);
         }
     }
     sure

@@ -67,8 +67,8 @@ impl Checker<'_> {
             self.comparisons(names, tree, output_path);
         }
         let order = self.forward_order(names, &nodes, &mentions, path);
-        if order.is_some() {
-            self.loops(names, &mut flow, &nodes, path);
+        if let Some(order) = &order {
+            self.loops(names, &mut flow, &nodes, order, path);
         }
         self.headers(names, &flow, path);
         let pasts = self.histories(names, &flow, histories, &mut nodes);
@@ -85,7 +85,7 @@ impl Checker<'_> {
         if self.errors.found == before && self.broken.is_empty() {
             self.warn_flow(names, &nodes, path);
             self.warn_output(names, &flow, &nodes, &conditions.unwrap_or_default(), &uses, &gathered.optional);
-            self.warn_spent_values(names, &flow, &nodes, &gathered.optional, path);
+            self.warn_spent_values(names, &flow, &nodes, &gathered.optional, order.as_deref().unwrap_or(&[]), path);
             if output.is_some() {
                 self.warn_unused(&nodes, &read, &backwards(&flow, &pasts.read), path);
             }

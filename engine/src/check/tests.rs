@@ -400,3 +400,32 @@ fn broken_files_never_panic() {
         }
     }
 }
+
+#[test]
+fn many_loops_are_found_in_the_time_of_what_they_span() {
+    let circle = |n: u32| format!("  s{n}: {{value: 1, next: [{{to: s{n}, max: 3}}, {{to: s{}}}]}}\n", n + 1);
+    let chain: String = (0..3_000).map(circle).collect();
+    let text = format!("flowrun: 1\nnodes:\n{chain}  s3000: {{value: 1}}\noutput: s3000\n");
+    let (checked, _) = check_text("t.yaml", &text, &kinds(), &NoLibrary).unwrap();
+    let loops = checked.workflow.graph.nodes().iter().filter(|node| node.loops()).count();
+    assert_eq!((loops, checked.workflow.graph.nodes().len()), (3_000, 3_001));
+
+    let inside = |n: u32| format!("  s{n}: {{value: 1, next: s{}}}\n", n + 1);
+    let nest = |depth: u32| {
+        let down: String = (0..depth).map(inside).collect();
+        let back = |n: u32| {
+            format!(
+                "  t{n}: {{value: 1, needs: [{}], next: [{{to: s{n}, max: 1}}]}}\n",
+                match n {
+                    0 => "t1".to_owned(),
+                    n if n + 1 == depth => format!("s{depth}"),
+                    n => format!("t{}", n + 1),
+                }
+            )
+        };
+        let up: String = (0..depth).rev().map(back).collect();
+        problems(&format!("flowrun: 1\nnodes:\n{down}  s{depth}: {{value: 1}}\n{up}"))
+    };
+    assert_only(&nest(30), &[]);
+    assert_only(&nest(70), &["loops nest deeper than 64"]);
+}
