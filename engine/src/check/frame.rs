@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::dependencies::{Captures, Gathered, History, Taken};
 use super::fields::{Known, Use};
+use super::flow::Flow;
 use super::flow_rules::{backwards, merge_edges};
 use super::lower::lower;
 use super::scope::Names;
@@ -94,16 +95,7 @@ impl Checker<'_> {
         let mut graph = lower(nodes, &flow)
             .map_err(|circles| circles.iter().for_each(|circle| self.loop_circle(names, circle, path)))
             .ok()?;
-        let required = gathered.optional.iter().filter(|(_, optional)| !**optional);
-        let place = |(name, _): (&String, _)| graph.find_anywhere(name).map(|(node, way)| (node, way.to_vec()));
-        graph.output_requires = required.filter_map(place).collect();
-        graph.output_requires.sort_unstable();
-        let outside = gathered.outside.iter().filter(|(_, optional)| !**optional);
-        graph.output_requires_outside = outside.map(|(name, _)| name.as_str().into()).collect();
-        graph.output = tree;
-        let in_file = || names.nodes.keys().map(|name| name.as_str().into()).collect();
-        graph.file_order = (!flow.loops.is_empty()).then(in_file);
-        graph.bind_names();
+        with_output(&mut graph, names, &flow, &gathered, tree);
         graph.hash = part_hash(path.last().unwrap_or(&""), graph.nodes().len());
         Some((graph, Taken { names: captures, histories: pasts.outwards }))
     }
@@ -293,6 +285,20 @@ impl Checker<'_> {
             }
         })
     }
+}
+
+/// Tells a graph what its `output` is and requires, and its texts what their names mean.
+fn with_output(graph: &mut Graph, names: &Names, flow: &Flow, gathered: &Gathered, output: Option<Tree>) {
+    let required = gathered.optional.iter().filter(|(_, optional)| !**optional);
+    let place = |(name, _): (&String, _)| graph.find_anywhere(name).map(|(node, way)| (node, way.to_vec()));
+    graph.output_requires = required.filter_map(place).collect();
+    graph.output_requires.sort_unstable();
+    let outside = gathered.outside.iter().filter(|(_, optional)| !**optional);
+    graph.output_requires_outside = outside.map(|(name, _)| name.as_str().into()).collect();
+    graph.output = output;
+    let in_file = || names.nodes.keys().map(|name| name.as_str().into()).collect();
+    graph.file_order = (!flow.loops.is_empty()).then(in_file);
+    graph.bind_names();
 }
 
 fn retry(spec: &KindSpec, node: &NodeDef) -> RetryPolicy {
