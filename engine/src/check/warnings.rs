@@ -15,6 +15,9 @@ use crate::diagnostic::codes;
 use crate::graph::{Join, Node, OnError, Work};
 use crate::source::Part;
 
+/// Most names of one message.
+const NAMED_MAX: usize = 5;
+
 /// Longest name that is looked for between braces.
 const NAME_BYTES_MAX: usize = 80;
 
@@ -94,11 +97,12 @@ impl Checker<'_> {
             let by_edge = node.edges_in.iter().map(|source| source.index());
             let by_need = node.counted.iter().map(|need| need.source.index());
             let fails = |source: &usize| nodes[*source].on_error == OnError::Fail && may_fail(&nodes[*source]);
-            if let Some(source) = by_edge.chain(by_need).find(fails) {
-                let message = format!(
-                    "`{0}` has no `on_error`: its failure ends the run, whatever `{name}` joins",
-                    nodes[source].name
-                );
+            let failing = by_edge.chain(by_need).filter(fails).map(|source| format!("`{}`", nodes[source].name));
+            let failing: Vec<String> = failing.take(NAMED_MAX).collect();
+            if !failing.is_empty() {
+                let (who, has) = (failing.join(", "), if failing.len() == 1 { "has" } else { "have" });
+                let message =
+                    format!("{who} {has} no `on_error`: a failure there ends the run, whatever `{name}` joins");
                 self.warning(codes::SUSPICIOUS, &at, message)
                     .help
                     .push("write `on_error: skip` on what may fail".to_owned());
