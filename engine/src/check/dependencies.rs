@@ -41,6 +41,8 @@ pub(super) struct Gathered {
     pub(super) outside: BTreeMap<String, bool>,
     /// Mentions of earlier passes.
     pub(super) histories: Vec<History>,
+    /// Nodes whose error is read.
+    pub(super) errors: BTreeSet<String>,
 }
 
 /// A mention of earlier passes: `last.x`, `past.x`; or of the pass itself: `iteration`, `pass`.
@@ -155,6 +157,7 @@ impl Checker<'_> {
         match names.find(of) {
             Meaning::Node(0, _) if own.is_none_or(|(own, _)| own != of) => {
                 gathered.waits.insert(of.to_owned());
+                gathered.errors.insert(of.to_owned());
             }
             Meaning::Node(levels @ 1.., _) => {
                 captures.insert((levels, of.to_owned()));
@@ -306,6 +309,27 @@ impl Checker<'_> {
         let dependency = |(source, mode)| Dependency { source: NodeIndex(source), inside: Inside::new(), mode };
         let counted = if counts { counted } else { Vec::new() };
         (modes.into_iter().map(dependency).collect(), counted)
+    }
+
+    /// Warns of a node that reads the error of one whose value it requires: it only runs without an error.
+    pub(super) fn errors_and_values(
+        &mut self,
+        name: &str,
+        gathered: &Gathered,
+        found: &[Dependency],
+        names: &Names,
+        path: &[&str],
+    ) {
+        for of in &gathered.errors {
+            let index = names.nodes.get_index_of(of).map(|index| NodeIndex(index as u32));
+            let requires =
+                |source: &&Dependency| Some(source.source) == index && source.mode == DependencyMode::Required;
+            if found.iter().any(|source| requires(&source)) {
+                let message = format!("`error.{of}` is always null in `{name}`, which requires `{of}`");
+                let problem = self.warning(codes::SUSPICIOUS, path, message);
+                problem.help.push(format!("make the value optional: `{of} | default(…)`, or `{of}?` in `needs`"));
+            }
+        }
     }
 
     fn bad_need(&mut self, names: &Names, own: &str, need: &str, position: usize, path: &[&str]) {

@@ -144,6 +144,7 @@ impl Checker<'_> {
         self.warn_braces(names, &spec, node, path);
         self.all_comparisons(names, &code, path);
         (checked.dependencies, checked.counted) = self.dependencies(names, name, node, &gathered, path);
+        self.errors_and_values(name, &gathered, &checked.dependencies, names, path);
         code.appended = self.appended(node, &uses);
         checked.work = work.unwrap_or(Work::Value);
         let required = gathered.outside.iter().filter(|(_, optional)| !**optional);
