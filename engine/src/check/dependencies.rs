@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::Checker;
 use super::fields::Use;
 use super::scope::{Meaning, Names};
-use crate::definition::{Join, NodeDef};
+use crate::definition::{ErrorPolicyDef, Join, NodeDef};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::expr::literal_help;
 use crate::graph::{Dependency, DependencyMode, Inside};
@@ -321,6 +321,10 @@ impl Checker<'_> {
         path: &[&str],
     ) {
         for of in &gathered.errors {
+            // Where a value takes the error's place both are there.
+            if names.nodes.get(of).is_some_and(|node| matches!(node.on_error, ErrorPolicyDef::Value(_))) {
+                continue;
+            }
             let index = names.nodes.get_index_of(of).map(|index| NodeIndex(index as u32));
             let requires =
                 |source: &&Dependency| Some(source.source) == index && source.mode == DependencyMode::Required;
