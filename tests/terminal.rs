@@ -174,7 +174,7 @@ fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> 
 fn mixed(slow: usize) -> String {
     format!(
         "flowrun: 1\nnodes:\n  first: {{prompt: quick}}\n  risky: {{prompt: broken, on_error: skip}}\n  never: {{when: \"false\", prompt: \"{{{{ first }}}}\"}}\n  \
-         hanging: {{for_each: range({slow}), prompt: \"slow {{{{ item }}}} {{{{ first }}}}\"}}\n  after: {{prompt: \"quick {{{{ hanging }}}} {{{{ risky }}}}\"}}\noutput: {{a: after, n: never}}\n"
+         hanging: {{for_each: range({slow}), prompt: \"slow {{{{ item }}}} {{{{ first }}}}\"}}\n  after: {{prompt: \"quick {{{{ hanging }}}} {{{{ risky }}}}\"}}\noutput: {{a: after, n: never | default(none)}}\n"
     )
 }
 
