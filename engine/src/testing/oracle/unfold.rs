@@ -120,7 +120,10 @@ impl<'p> Oracle<'p> {
             let around = Env { parent: Some(env), here: Here::Loop { names: &names, history: &history, number } };
             let out = self.work(node, &format!("{path}#{number}"), &around)?;
             let value = out.value.unwrap_or_default();
-            let inside = Env { parent: Some(&around), here: Here::Nodes(&out.table) };
+            // Of what it calls or draws `until` sees the value alone, also where that is the workflow itself, with the same names.
+            let nothing = Table::new();
+            let body = if matches!(node.kind, Kind::Group(_)) { &out.table } else { &nothing };
+            let inside = Env { parent: Some(&around), here: Here::Nodes(body) };
             let again = match &repeat.until {
                 Some(reads) => self.world.again(path, number, &inside.see(reads)).map_err(failed)?,
                 None => true,
