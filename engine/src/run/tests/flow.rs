@@ -113,7 +113,8 @@ async fn a_bound_that_is_reached_keeps_the_last_value_and_is_recorded() {
     assert_eq!((outcome.output, outcome.limits_reached), (Some(json!(4)), vec!["a".to_owned()]));
     assert_eq!(run_with(&repeat("max: 4"), RunOptions::default()).await.limits_reached, [""; 0]);
     assert_eq!(failure(&repeat("until: this > 9, max: 4, on_limit: fail")).await, ("a".into(), "limit_reached".into()));
-    let limited = format!("limits: {{iterations: 3}}\n{}", text("").replace("max: 2", "max: 90"));
+    let inputs = "limits: {iterations: 3}\ninputs: {n: integer = 90}\n";
+    let limited = format!("{inputs}{}", text("").replace("max: 2", "max: n"));
     assert_eq!(failure(&limited).await, ("loop(a)".into(), "limit_iterations".into()));
 }
 
