@@ -421,9 +421,4 @@ impl Node {
         sources.dedup();
         sources
     }
-
-    /// Where every one of its edges may lead.
-    pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
-        self.next.iter().flat_map(|case| case.to.iter().copied()).chain(self.error_to).chain(self.exits.iter().copied())
-    }
 }
