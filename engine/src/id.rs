@@ -71,6 +71,21 @@ impl ValueHash {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
+    /// The hash that 64 hexadecimal digits say; `None` if they say none.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        blake3::Hash::from_hex(digits).ok().map(|hash| Self(*hash.as_bytes()))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A hash from its bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The first 12 hexadecimal digits: enough for people.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
@@ -98,8 +113,7 @@ impl Serialize for ValueHash {
 impl<'de> Deserialize<'de> for ValueHash {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let hash = blake3::Hash::from_hex(&text).map_err(serde::de::Error::custom)?;
-        Ok(Self(*hash.as_bytes()))
+        Self::from_hex(&text).ok_or_else(|| serde::de::Error::custom("no hash of 64 hexadecimal digits"))
     }
 }
 

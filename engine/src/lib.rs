@@ -28,6 +28,8 @@ pub mod state;
 
 pub mod node;
 pub mod observer;
+pub mod store;
+
 pub mod run;
 
 #[cfg(feature = "testing")]
