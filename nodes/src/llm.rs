@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use flowrun_engine::definition::{FieldFormat, KindSpec};
+use flowrun_engine::definition::{CacheScope, FieldFormat, KindSpec};
 use flowrun_engine::event::Usage;
 use flowrun_engine::failure::{ErrorClass, StepError};
 use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output, REPAIR_TURNS};
@@ -45,6 +45,7 @@ impl Node for Llm {
             work_keys: vec!["prompt".to_owned(), "ask".to_owned()],
             retry: RetryPolicy::model(),
             calls_model: true,
+            cache: CacheScope::Shared,
             samples: true,
             ..KindSpec::leaf("llm")
         }

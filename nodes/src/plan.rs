@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use flowrun_engine::definition::{FieldFormat, KindSpec};
+use flowrun_engine::definition::{CacheScope, FieldFormat, KindSpec};
 use flowrun_engine::diagnostic::Diagnostic;
 use flowrun_engine::dialect::{
     self, Repair, parse_reply, plan_schema, planning_rules, tool_rules, with_tools, worked_examples,
@@ -56,7 +56,7 @@ struct Draft {
 #[async_trait]
 impl Node for Plan {
     fn spec(&self) -> KindSpec {
-        KindSpec { retry: RetryPolicy::model(), calls_model: true, ..KindSpec::leaf("plan") }
+        KindSpec { retry: RetryPolicy::model(), calls_model: true, cache: CacheScope::Shared, ..KindSpec::leaf("plan") }
             .required(
                 "prompt",
                 FieldFormat::Template,

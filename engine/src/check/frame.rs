@@ -12,13 +12,13 @@ use super::flow_rules::{backwards, merge_edges};
 use super::lower::lower;
 use super::scope::Names;
 use super::{Checker, part_hash};
-use crate::definition::{self, ErrorPolicyDef, KindSpec, KindWork, NodeDef};
+use crate::definition::{self, CacheScope, ErrorPolicyDef, KindSpec, KindWork, NodeDef};
 use crate::diagnostic::codes;
 use crate::dialect::Dialect;
 use crate::expr::Tree;
 use crate::failure::ErrorClass;
 use crate::graph::{
-    Called, ExpansionRules, Field, Graph, Join, Node, NodeCode, OnError, OnItemError, Work, forward_order,
+    CachePolicy, Called, ExpansionRules, Field, Graph, Join, Node, NodeCode, OnError, OnItemError, Work, forward_order,
 };
 use crate::id::NodeIndex;
 use crate::retry::RetryPolicy;
@@ -173,7 +173,10 @@ impl Checker<'_> {
             Work::Value | Work::Call(Called::Around(_)) => false,
         };
         checked.has_input = match checked.work {
-            Work::Leaf => code.asks() || !code.fields.values().all(Field::is_constant),
+            Work::Leaf => {
+                let kept = code.asks() || code.cache.scope != CacheScope::Off;
+                kept || !code.fields.values().all(Field::is_constant)
+            }
             Work::Call(_) | Work::Expand | Work::Human { .. } => true,
             Work::Value | Work::Group(_) | Work::Loop(_) => false,
         };
@@ -222,6 +225,7 @@ impl Checker<'_> {
             },
             error_value: tree(self, "on_error.value", &error_value(&node.on_error), outside),
             item_error_value: tree(self, "on_item_error.value", &error_value(&node.on_item_error), Known::ITEM),
+            cache: CachePolicy { scope: spec.cache, ..CachePolicy::default() },
             ..NodeCode::default()
         };
         for (number, case) in node.next.iter().enumerate() {

@@ -21,10 +21,30 @@ pub struct KindSpec {
     pub retry: RetryPolicy,
     /// Whether each attempt calls a model and is charged to `budget.calls`.
     pub calls_model: bool,
+    /// How far answers go when the file says nothing.
+    pub cache: CacheScope,
     /// Whether `samples` makes sense: the same input may give different values.
     pub samples: bool,
     /// Whether a step of it may do something to the world, so that it is more than its value; see [`Self::acts`].
     pub effect: bool,
+}
+
+/// How far the answers of a node go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheScope {
+    /// To every run of the same store.
+    Shared,
+    /// To the steps of the same run.
+    Run,
+    /// Nowhere: every step does its own work.
+    #[default]
+    Off,
+}
+
+impl CacheScope {
+    /// The words of `cache:`.
+    pub const WORDS: [(&'static str, CacheScope); 3] =
+        [("shared", CacheScope::Shared), ("run", CacheScope::Run), ("off", CacheScope::Off)];
 }
 
 /// Who does the work of a kind.
@@ -108,6 +128,7 @@ impl KindSpec {
             fields: Vec::new(),
             retry: RetryPolicy::NONE,
             calls_model: false,
+            cache: CacheScope::Off,
             samples: false,
             effect: false,
         }

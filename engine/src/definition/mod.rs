@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 pub use keys::{RESERVED, is_attribute, later};
-pub use kind::{FieldFormat, FieldSpec, KindSpec, KindWork, Word, listed};
+pub use kind::{CacheScope, FieldFormat, FieldSpec, KindSpec, KindWork, Word, listed};
 
 pub use reader::{Configuration, Parsed, read, read_configuration};
 

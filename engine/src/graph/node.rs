@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Graph;
 use crate::calc::Formula;
-use crate::definition::KindSpec;
+use crate::definition::{CacheScope, KindSpec};
 use crate::dialect::Dialect;
 use crate::expr::{Slotted, Template, Tree};
 use crate::id::NodeIndex;
@@ -282,6 +282,21 @@ pub struct NodeCode {
     pub appended: Vec<Arc<str>>,
     /// Beside `graph`: limits and allow-list of the expansion.
     pub expansion: Option<Arc<ExpansionRules>>,
+    /// Whether and how its answers are kept.
+    pub cache: CachePolicy,
+}
+
+/// Whether and how the answers of a node are kept (`cache`, `key`, `salt`, `ttl`).
+#[derive(Clone, Debug, Default)]
+pub struct CachePolicy {
+    /// How far they go.
+    pub scope: CacheScope,
+    /// What stands in the key in place of the rendered input.
+    pub key: Option<Box<Tree>>,
+    /// What the key has beside it.
+    pub salt: Option<Box<Tree>>,
+    /// How old an answer may be, in milliseconds.
+    pub ttl_ms: Option<u64>,
 }
 
 impl Field {

@@ -109,7 +109,7 @@ impl Store for Memory {
         let mut named = String::new();
         kept.logs.values().flatten().for_each(|stored| named.push_str(&stored.lines));
         kept.runs.values().for_each(|run| named.push_str(&run.origin.to_string()));
-        kept.entries.values().for_each(|entry| named.push_str(&format!(" {} {}", entry.value, entry.parts)));
+        kept.entries.values().for_each(|entry| named.push_str(&format!(" {} {}", entry.value, entry.key)));
         // Values name others by hash too: what a key was made of names the rendered input.
         let mut live = BTreeSet::new();
         let mut texts: Vec<Arc<str>> = vec![named.into()];

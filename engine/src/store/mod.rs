@@ -148,12 +148,10 @@ pub struct Stored {
 /// An answer that is kept under its key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheEntry {
-    /// The key.
+    /// The key: the hash of what it was made of, which is kept as a value like any other, so that `explain` can compare.
     pub key: ValueHash,
     /// What the step gave, before `schema` and `output`.
     pub value: ValueHash,
-    /// Hash of what the key was made of: an object that `explain` compares.
-    pub parts: ValueHash,
     /// The node's kind.
     pub kind: String,
     /// The node's name, by which `explain` finds the nearest entry.
