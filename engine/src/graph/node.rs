@@ -287,7 +287,7 @@ pub struct NodeCode {
 }
 
 /// Whether and how the answers of a node are kept (`cache`, `key`, `salt`, `ttl`).
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct CachePolicy {
     /// How far they go.
     pub scope: CacheScope,
