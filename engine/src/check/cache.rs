@@ -24,7 +24,7 @@ impl Checker<'_> {
             } else if key != "cache" && scope == CacheScope::Off {
                 let why = match node.cache {
                     Some(_) => "under `cache: off` no answer is kept".to_owned(),
-                    None => format!("answers of the kind `{}` are not kept if nothing is said", spec.name),
+                    None => format!("answers of the kind `{}` are kept only if `cache` says so", spec.name),
                 };
                 let help = "write `cache: shared` beside it, or `cache: run` for the steps of one run alone";
                 self.does_not_apply(key, &why, help, path);
@@ -45,13 +45,19 @@ impl Checker<'_> {
     }
 }
 
-/// Why a node that is no leaf has no answers that could be kept, and the way out.
+/// Why a node of such a kind has no answers that could be kept, and the way out.
 fn no_answers(work: KindWork) -> (&'static str, &'static str) {
     match work {
-        KindWork::Human => ("a person's answer is never kept", "leave it out: whoever runs the workflow is asked"),
-        KindWork::Value => ("a value is computed at once, and computed again is the same", "leave it out"),
-        KindWork::Call => ("the nodes of the called workflow have answers", "put it on the nodes of that workflow"),
-        KindWork::Expand => ("the steps of the plan have answers", "leave it out: they are kept as their kinds say"),
-        KindWork::Group | KindWork::Leaf => ("the nodes inside have answers", "put it on the nodes inside"),
+        KindWork::Human => ("a person's answer is never kept", "leave it out: a person is asked each time"),
+        KindWork::Value => ("a value is computed, which is as quick as finding it", "leave it out"),
+        KindWork::Call => {
+            ("what a call gives is made by the nodes of its workflow", "put it on the nodes of that workflow")
+        }
+        KindWork::Expand => {
+            ("what a plan gives is made by its steps", "leave it out: their answers are kept as their kinds say")
+        }
+        KindWork::Group | KindWork::Leaf => {
+            ("what a group gives is made by the nodes inside", "put it on the nodes inside")
+        }
     }
 }
