@@ -11,7 +11,7 @@ use std::sync::Arc;
 use flowrun_engine::definition::keys::{
     self, ALLOW, ATTRIBUTES, BUDGET, CASE, Form, Key, LIMITS, MODEL, REPEAT, RETRY, TOP, UNITS,
 };
-use flowrun_engine::definition::{FieldFormat, FieldSpec, KindSpec, RESERVED, Word};
+use flowrun_engine::definition::{CacheScope, FieldFormat, FieldSpec, KindSpec, RESERVED, Word};
 use flowrun_engine::failure::ErrorClass;
 use serde_json::{Map, Value, json};
 
@@ -161,6 +161,7 @@ fn form(form: Form, kinds: &Kinds) -> Value {
         Form::Budget => mapping(BUDGET, kinds),
         Form::Limits => mapping(LIMITS, kinds),
         Form::Allow => mapping(ALLOW, kinds),
+        Form::Cache => json!({"enum": CacheScope::WORDS.map(|(word, _)| word)}),
         Form::Nodes => reference("nodes"),
     }
 }

@@ -83,6 +83,8 @@ pub enum Form {
     Limits,
     /// The keys of [`ALLOW`].
     Allow,
+    /// A word of [`CacheScope::WORDS`](super::CacheScope::WORDS).
+    Cache,
     /// Nodes by name.
     Nodes,
     /// Part of the language and not run by this version; the doc says what it belongs to.
@@ -221,10 +223,14 @@ pub const ATTRIBUTES: &[Key] = &[
     key("nodes", Form::Nodes, "the nodes of a group; they see the names around it"),
     key("limits", Form::Limits, "`nodes` bounds what a model may draw"),
     key("allow", Form::Allow, "what a model may draw"),
-    key("cache", Form::Later, "caching"),
-    key("key", Form::Later, "cache keys"),
-    key("salt", Form::Later, "cache salts"),
-    key("ttl", Form::Later, "cache lifetimes"),
+    key(
+        "cache",
+        Form::Cache,
+        "who finds the answer again: `shared`, every run of the same store; `run`; `off`, nobody",
+    ),
+    key("key", Form::Expression, "what an answer is found by, in place of the whole input"),
+    key("salt", Form::Expression, "what must be equal as well: in a loop `salt: iteration` draws anew in every pass"),
+    key("ttl", Form::Duration, "how old an answer may be; any age if not written"),
     key("budget", Form::Later, "budgets of single nodes; `budget.calls` at the top counts for the whole run"),
     key("finalize", Form::Later, "a declared best answer"),
     key("priority", Form::Later, "priorities"),

@@ -134,6 +134,14 @@ pub struct NodeDef {
     pub retry: Option<RetryDef>,
     /// `timeout:` in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// `cache:`; `None`: as its kind says.
+    pub cache: Option<CacheScope>,
+    /// `key:`, an expression tree that stands for the input.
+    pub cache_key: Option<Value>,
+    /// `salt:`, an expression tree beside the key.
+    pub salt: Option<Value>,
+    /// `ttl:` in milliseconds.
+    pub ttl_ms: Option<u64>,
     /// `on_error:`.
     pub on_error: ErrorPolicyDef,
     /// `on_item_error:`.

@@ -161,6 +161,10 @@ fn node_value(node: &NodeDef) -> Value {
         map.insert("retry".into(), Value::Object(policy));
     }
     put(&mut map, "timeout", node.timeout_ms.map(milliseconds));
+    put(&mut map, "cache", node.cache.map(|scope| json!(scope.word())));
+    put(&mut map, "key", node.cache_key.clone());
+    put(&mut map, "salt", node.salt.clone());
+    put(&mut map, "ttl", node.ttl_ms.map(milliseconds));
     map.extend(node.fields.iter().map(|(name, value)| (name.clone(), value.clone())));
     if !node.nodes.is_empty() {
         map.insert("nodes".into(), nodes_value(&node.nodes));
