@@ -10,7 +10,7 @@ use flowrun_engine::failure::StepError;
 use flowrun_engine::node::TokenSink;
 use indexmap::IndexMap;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub use openai::{OpenAi, Secret};
@@ -31,6 +31,12 @@ pub trait Model: Send + Sync + 'static {
 
     /// What people call it, for traces: provider and name, never a key.
     fn name(&self) -> String;
+
+    /// What makes its answers different from those of another model, for keys of caches: provider, model, address, never a key.
+    /// Models of the same identity may stand in for each other.
+    fn identity(&self) -> Value {
+        json!({"name": self.name()})
+    }
 }
 
 /// What surrounds a call.
@@ -40,6 +46,8 @@ pub struct CallContext {
     pub cancelled: CancellationToken,
     /// Takes text as it arrives.
     pub tokens: TokenSink,
+    /// Which of several answers to the same question this one is, from 0; `None` if only one is wanted.
+    pub sample: Option<u32>,
 }
 
 /// Who says something.

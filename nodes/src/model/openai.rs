@@ -285,6 +285,12 @@ impl Model for OpenAi {
     fn name(&self) -> String {
         format!("openai:{} at {}", self.model, self.base_url.host_str().unwrap_or_default())
     }
+
+    fn identity(&self) -> Value {
+        // The origin and the path alone: what else an address can carry may be a secret.
+        let (origin, path) = (self.base_url.origin().ascii_serialization(), self.base_url.path().trim_end_matches('/'));
+        json!({"provider": "openai", "model": self.model, "base_url": format!("{origin}{path}")})
+    }
 }
 
 /// A number as the classes of HTTP are usually compared.

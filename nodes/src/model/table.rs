@@ -160,6 +160,10 @@ impl Model for Bounded {
     fn name(&self) -> String {
         self.model.name()
     }
+
+    fn identity(&self) -> Value {
+        self.model.identity()
+    }
 }
 
 #[cfg(test)]

@@ -195,6 +195,16 @@ async fn a_server_without_schemas_is_asked_again_without_one() {
 }
 
 #[test]
+fn an_identity_is_the_model_and_the_address_without_secrets() {
+    let identity =
+        |url: &str, model: &str| OpenAi::new(url, model, Some(Secret::new("sk-1")), None).unwrap().identity();
+    let expected = json!({"provider": "openai", "model": "m", "base_url": "http://h.example:8080/v1"});
+    assert_eq!(identity("http://user:word@h.example:8080/v1/?key=sk-2#sk-3", "m"), expected);
+    assert_ne!(identity("http://h.example:8080/v1", "n"), expected);
+    assert_ne!(identity("http://h.example:8081/v1", "m"), expected);
+}
+
+#[test]
 fn http_dates_are_read() {
     assert_eq!(httpdate("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
     assert_eq!(httpdate("Tue, 24 Nov 2026 10:00:00 GMT"), Some(1_795_514_400));
