@@ -1,6 +1,10 @@
 //! Language models: what one is asked and what it gives back.
 
+mod nearest;
 mod openai;
+mod recorded;
+mod recorder;
+mod recording;
 mod scripted;
 mod table;
 
@@ -9,11 +13,13 @@ use flowrun_engine::event::Usage;
 use flowrun_engine::failure::StepError;
 use flowrun_engine::node::TokenSink;
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub use openai::{OpenAi, Secret};
+pub use recorded::Recorded;
+pub use recorder::Recorder;
 pub use scripted::Scripted;
 pub use table::{Models, Resolved};
 
@@ -51,7 +57,7 @@ pub struct CallContext {
 }
 
 /// Who says something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Rules and background.
@@ -63,7 +69,7 @@ pub enum Role {
 }
 
 /// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Who.
     pub role: Role,

@@ -140,6 +140,8 @@ async fn errors_keep_their_class_and_the_servers_words() {
         "bad key",
     )
     .await;
+    let repeats = r#"{"error":{"message":"sk-secret is no key"}}"#;
+    check(http("403 Forbidden", json, repeats), "http_403", ErrorClass::Terminal, "(secret) is no key").await;
     check(http("404 Not Found", json, r#"{"error":"no model"}"#), "http_404", ErrorClass::Terminal, "no model").await;
     check(http("500 Oops", "", "on fire"), "http_500", ErrorClass::Server, "on fire").await;
     let limited = http("429 Slow", "Retry-After: 7\r\n", "{}");
