@@ -147,6 +147,10 @@ fn form(form: Form, kinds: &Kinds) -> Value {
             let word = json!({"enum": ErrorClass::WORDS.map(|(word, _)| word)});
             json!({"anyOf": [{"type": "array", "items": word}, word]})
         }
+        Form::Latency => json!({"anyOf": [
+            {"enum": ["none", "original"]},
+            {"type": "number", "minimum": 0, "maximum": keys::LATENCY_MAX},
+        ]}),
         Form::OnError => on_error(policy(&["fail", "skip"])),
         Form::OnItemError => policy(&["fail", "drop", "skip"]),
         Form::Type => reference("type"),

@@ -87,7 +87,7 @@ pub use flowrun_engine::retry::RetryPolicy;
 pub use flowrun_engine::run::{AnswerError, Answers, RunOptions, RunOutcome, StartError};
 pub use flowrun_engine::schema::{Schema, SchemaError};
 pub use flowrun_engine::source::Source;
-pub use flowrun_nodes::model::{CallContext, OpenAi, Scripted, Secret};
+pub use flowrun_nodes::model::{CallContext, OpenAi, Recorded, Recorder, Scripted, Secret};
 pub use flowrun_nodes::{ChatReply, ChatRequest, Message, Model, Models, Role, Tool, ToolSpec, Tools, tool_fn};
 pub use handle::{Run, Update};
 pub use library::WORKFLOWS;

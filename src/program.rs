@@ -43,8 +43,8 @@ impl Builder {
         self
     }
 
-    /// Lets workflow files declare models of their own: a server to ask, or a file with scripted replies. Only for files that
-    /// you trust; without it such a declaration is checked and not used.
+    /// Lets workflow files declare models of their own: a server to ask, or a file with replies, scripted or recorded. Only for
+    /// files that you trust; without it such a declaration is checked and not used.
     pub fn models_from_files(mut self) -> Self {
         self.models.allow_from_files();
         self

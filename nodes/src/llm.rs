@@ -118,7 +118,8 @@ impl Conversation {
         if let (Some(seed), Some(sample)) = (params.get("seed").and_then(Value::as_u64), context.sample) {
             params.insert("seed".to_owned(), json!(seed + u64::from(sample)));
         }
-        let call = CallContext { cancelled: context.cancelled().clone(), tokens: context.tokens() };
+        let call =
+            CallContext { cancelled: context.cancelled().clone(), tokens: context.tokens(), sample: context.sample };
         let (messages, replies) = (Vec::new(), Vec::new());
         Ok(Self { model, call, params, messages, schema: None, replies, usage: Usage::default() })
     }

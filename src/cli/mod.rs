@@ -116,7 +116,7 @@ enum Command {
     },
     /// Show which models are configured, and try each
     Models {
-        /// Try this one: an alias, `openai:NAME` or `scripted:FILE`
+        /// Try this one: an alias, `openai:NAME`, `scripted:FILE` or `recorded:FILE`
         #[arg(long)]
         model: Option<String>,
     },
@@ -176,7 +176,7 @@ struct InputArgs {
 struct RunArgs {
     #[command(flatten)]
     inputs: InputArgs,
-    /// The default model: an alias of flowrun.yaml, `openai:NAME` or `scripted:FILE`
+    /// The default model: an alias of flowrun.yaml, `openai:NAME`, `scripted:FILE` or `recorded:FILE`
     #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
     model: Option<String>,
     /// Most steps that run at once [default: 16]
@@ -197,9 +197,12 @@ struct RunArgs {
     /// Ask nobody: a run that needs a person's answer ends as `suspended`
     #[arg(long)]
     no_input: bool,
-    /// Record nothing
+    /// Leave no record of the run
     #[arg(long)]
     no_record: bool,
+    /// Write every model call to the end of this file, to be played again with `--model recorded:FILE`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    record: Option<PathBuf>,
     #[command(flatten)]
     place: RunsDir,
 }

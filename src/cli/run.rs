@@ -47,7 +47,12 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Ok(configured) => configured,
         Err(problem) => return refuse(&problem),
     };
-    let models = configured.models;
+    let mut models = configured.models;
+    if let Some(path) = &args.record
+        && let Err(problem) = models.record(path)
+    {
+        return refuse(&problem.message);
+    }
     if let Err(problem) = configuration::models_work(&workflow, &models) {
         return refuse(&problem);
     }

@@ -65,6 +65,8 @@ pub enum Form {
     Retry,
     /// Classes of errors.
     Classes,
+    /// `none`, `original`, or a number from 0 to [`LATENCY_MAX`].
+    Latency,
     /// What becomes of a node that fails.
     OnError,
     /// What becomes of an item that fails.
@@ -98,6 +100,12 @@ const fn key(name: &'static str, form: Form, doc: &'static str) -> Key {
 /// Units of a duration, with their milliseconds.
 pub const UNITS: [(&str, f64); 5] = [("ms", 1.0), ("s", 1e3), ("m", 6e4), ("h", 3.6e6), ("d", 8.64e7)];
 
+/// Providers of models.
+pub const PROVIDERS: [&str; 3] = ["openai", "scripted", "recorded"];
+
+/// Largest factor of `latency`.
+pub const LATENCY_MAX: f64 = 100.0;
+
 /// Keys of a file.
 pub const TOP: &[Key] = &[
     key("flowrun", Form::Version, "version of the format: 1"),
@@ -116,14 +124,20 @@ pub const MODEL: &[Key] = &[
     key(
         "provider",
         Form::Text,
-        "`openai` (every server that speaks its chat protocol) or `scripted` (replies of a file)",
+        "`openai` (every server that speaks its chat protocol), `scripted` (replies of a file) or `recorded` (a recording)",
     ),
-    key("model", Form::Word, "the model's name on the server; for `scripted` the file"),
+    key("model", Form::Word, "the model's name on the server; for `scripted` and `recorded` the file"),
     key("base_url", Form::Text, "root of the API, such as `http://127.0.0.1:8080/v1`"),
     key("api_key_env", Form::Text, "environment variable with the key; counts in the user's `flowrun.yaml` only"),
     key("params", Form::Mapping, "parameters of every request, unless a node says otherwise"),
     key("max_parallel", Form::Count, "most requests in flight to this model"),
     key("timeout", Form::Duration, "longest wait for one reply; 300 s if not written"),
+    key("record", Form::Text, "file to which every call is written; counts in the user's `flowrun.yaml` only"),
+    key(
+        "latency",
+        Form::Latency,
+        "of `recorded`: how long replies take: `none`, as `original`, or that times a number; `none` if not written",
+    ),
     key("price", Form::Later, "prices"),
 ];
 

@@ -67,6 +67,8 @@ fn model_value(model: &ModelDef) -> Value {
     put(&mut map, "params", (!model.params.is_empty()).then(|| json!(model.params)));
     put(&mut map, "max_parallel", model.max_parallel.map(|n| json!(n)));
     put(&mut map, "timeout", model.timeout_ms.map(milliseconds));
+    put(&mut map, "record", model.record.as_ref().map(|file| json!(file)));
+    put(&mut map, "latency", model.latency.map(|factor| json!(factor)));
     Value::Object(map)
 }
 
