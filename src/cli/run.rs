@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::render::clean;
 use crate::runs::{Recording, now_ms};
-use crate::store::{Durability, SqliteStore};
+use crate::store::SqliteStore;
 use crate::trace::{Trace, counted, duration};
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::dialect::Plan;
@@ -20,7 +20,7 @@ use flowrun_engine::id::ValueHash;
 use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::{RunOptions, RunOutcome};
 use flowrun_engine::schema::Schema;
-use flowrun_engine::store::RunInfo;
+use flowrun_engine::store::{Durability, RunInfo};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
