@@ -4,6 +4,7 @@
 mod bench;
 mod book;
 mod cli;
+mod commands;
 mod cost;
 mod diagnostics;
 mod docs;
@@ -16,6 +17,7 @@ mod http;
 mod methods;
 mod model;
 mod records;
+mod runs;
 mod schema;
 mod shell;
 mod terminal;

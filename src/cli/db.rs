@@ -33,7 +33,7 @@ impl DbArgs {
         let path = self.path(configuration::file()?.db.as_deref());
         let store = Arc::new(SqliteStore::open_to_read(&path).map_err(|error| error.to_string())?);
         let damaged = store.clone();
-        Ok(Runs::new(store).with_salvage(Arc::new(move |run| damaged.log_intact(run))))
+        Ok(Runs::new(store).at(path.display().to_string()).with_salvage(Arc::new(move |run| damaged.log_intact(run))))
     }
 
     /// For commands that remove something.
