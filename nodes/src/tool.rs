@@ -150,7 +150,8 @@ impl Node for Tools {
     }
 
     fn identity(&self, input: &Input) -> Value {
-        let version = called(input).ok().and_then(|name| self.tools.get(name)).and_then(|(spec, _)| spec.version.as_ref());
+        let version =
+            called(input).ok().and_then(|name| self.tools.get(name)).and_then(|(spec, _)| spec.version.as_ref());
         version.map_or(Value::Null, |version| json!({"version": version}))
     }
 
