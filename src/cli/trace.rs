@@ -26,7 +26,7 @@ pub(super) enum Format {
     Chrome,
 }
 
-fn open(place: &RunsDir) -> Result<Runs, String> {
+pub(super) fn open(place: &RunsDir) -> Result<Runs, String> {
     let configured = configuration::file()?;
     Ok(Runs::open(&place.path(configured.runs_dir.as_deref())))
 }
