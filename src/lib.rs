@@ -61,6 +61,8 @@ mod program;
 pub mod render;
 mod report;
 pub mod runs;
+#[cfg(feature = "sqlite")]
+pub mod store;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "some of it is for the command line alone"))]
 pub mod trace;
 
@@ -92,6 +94,8 @@ pub use flowrun_nodes::{ChatReply, ChatRequest, Message, Model, Models, Role, To
 pub use handle::{Run, Update};
 pub use library::WORKFLOWS;
 pub use program::{Builder, Flowrun, LoadError, RunError};
+#[cfg(feature = "sqlite")]
+pub use store::SqliteStore;
 pub use tokio_util::sync::CancellationToken;
 
 /// The Rust of the README and of the book, run as tests of the documentation.

@@ -8,11 +8,13 @@ use flowrun_engine::event::Usage;
 use flowrun_engine::graph::Graph;
 use serde_json::Value;
 
-use super::{RunsDir, print, print_painted, refuse, trace, width};
+use super::db::DbArgs;
+use super::{print, print_painted, refuse, width};
 use crate::compare::{
     Compared, Context, Difference, Explanation, Kind, Line, Part, RunSide, Said, StepDifference, StepSide,
     explain as reasons, find_step, step_changes,
 };
+use crate::Flowrun;
 use crate::render::{clean, columns, fit, visible, wrapped};
 use crate::runs::{RunLog, Runs};
 use crate::trace::{counted, duration};
@@ -26,6 +28,9 @@ const PARTS_MAX: usize = 12;
 /// Most steps in the table, unless all are wanted.
 const STEPS_MAX: usize = 40;
 
+/// Most runs that are tried for the one before, where some cannot be read.
+const PREVIOUS_MAX: usize = 10;
+
 /// What is shown of a difference.
 #[derive(Clone, Copy)]
 struct Shown {
@@ -35,12 +40,12 @@ struct Shown {
 }
 
 fn load(runs: &Runs, wanted: &str) -> Result<RunLog, String> {
-    let id = runs.find(wanted)?;
-    runs.load(&id, true).map_err(|error| format!("the run `{id}` cannot be read: {error}"))
+    let run = runs.find(wanted)?;
+    runs.load(&run).map_err(|error| format!("the run {} cannot be read: {error}", run.id))
 }
 
-pub(super) fn diff(a: &str, b: &str, step: Option<&str>, json: bool, all: bool, place: &RunsDir) -> ExitCode {
-    let loaded = trace::open(place).and_then(|runs| Ok((load(&runs, a)?, load(&runs, b)?)));
+pub(super) fn diff(a: &str, b: &str, step: Option<&str>, json: bool, all: bool, place: &DbArgs) -> ExitCode {
+    let loaded = place.read().and_then(|runs| Ok((load(&runs, a)?, load(&runs, b)?)));
     let (a, b) = match loaded {
         Ok(loaded) => loaded,
         Err(problem) => return refuse(&problem),
@@ -153,7 +158,7 @@ fn row(step: &StepDifference) -> [String; 4] {
 /// What a step cost, or that its answer was found.
 fn paid(side: &StepSide) -> String {
     match (&side.found, side.usage.calls) {
-        (Some(found), _) => format!("found ({})", clean(&found.how)),
+        (Some(found), _) => found.word.clone(),
         (None, 0) => "-".to_owned(),
         (None, calls) => format!("{}, {}", counted(calls, "call"), counted(tokens(side.usage), "token")),
     }
@@ -215,14 +220,14 @@ fn one_step(a: &RunLog, b: &RunLog, step: &StepDifference, shown: Shown) -> Stri
     for (log, side) in [(a, &step.a), (b, &step.b)] {
         let Some(side) = side else { continue };
         let took = side.took_ms.map(|ms| format!(", {}", duration(1_000 * ms))).unwrap_or_default();
-        let _ = writeln!(text, "  {}  {}, {}{took}", log.id, side.state, paid(side));
+        let _ = writeln!(text, "  {}  {}, {}{took}", log.info.id, side.state, paid(side));
     }
     for change in step_changes(a, b, &step.step) {
         let _ = writeln!(text, "\n{}", change.what);
         parts(&mut text, &change.parts, "  ", shown);
     }
     let value = |log: &RunLog, side: &Option<StepSide>, of: fn(&StepSide) -> &Option<String>| {
-        side.as_ref().and_then(|side| log.value(of(side).as_deref()?).cloned())
+        side.as_ref().and_then(|side| log.value(of(side).as_deref()?))
     };
     let one = if step.b.is_some() { (b, &step.b) } else { (a, &step.a) };
     for (name, of) in
@@ -329,8 +334,8 @@ fn lines(text: &mut String, indent: &str, lines: Vec<String>, shown: Shown) {
     }
 }
 
-pub(super) fn explain(wanted: &str, step: &str, json: bool, place: &RunsDir) -> ExitCode {
-    let runs = match trace::open(place) {
+pub(super) fn explain(wanted: &str, step: &str, json: bool, place: &DbArgs) -> ExitCode {
+    let runs = match place.read() {
         Ok(runs) => runs,
         Err(problem) => return refuse(&problem),
     };
@@ -340,27 +345,32 @@ pub(super) fn explain(wanted: &str, step: &str, json: bool, place: &RunsDir) -> 
     };
     let graph = graph_of(&log);
     let previous = previous(&runs, &log);
-    let context = Context { graph: graph.as_ref(), store: None, previous: previous.as_ref() };
+    let context = Context { graph: graph.as_ref(), store: Some(&**runs.store()), previous: previous.as_ref() };
     match reasons(&log, step, &context) {
         Ok(explanation) if json => print(&json_line(&explanation)),
         Ok(explanation) => print_painted(&explained(&explanation, Shown { all: false, width: width() })),
         Err(unknown) => {
-            refuse(&format!("{}\nhelp: `flowrun trace {}` shows its steps", clean(&unknown.to_string()), log.id))
+            refuse(&format!("{}\nhelp: `flowrun trace {}` shows its steps", clean(&unknown.to_string()), log.info.id))
         }
     }
 }
 
-/// The graph of the workflow that a run was of, as it was then.
-fn graph_of(_log: &RunLog) -> Option<Arc<Graph>> {
-    None
+/// The graph of the workflow that a run was of, as it was then; `None` if it was not kept, or reads another way today.
+fn graph_of(log: &RunLog) -> Option<Arc<Graph>> {
+    let origin = &log.info.origin;
+    let text = log.value(origin["definition"].as_str()?)?;
+    let name = origin["reference"].as_str().unwrap_or("<workflow>");
+    let (checked, _) = Flowrun::builder().build().check_text(name, text.as_str()?).ok()?;
+    let started = log.events.iter().find(|event| event.kind == "run_started");
+    let is_same = started.and_then(|event| event.text("workflow")) == Some(checked.workflow.hash.to_string().as_str());
+    is_same.then(|| checked.workflow.graph.clone())
 }
 
 /// The run of the same workflow before a run.
 fn previous(runs: &Runs, log: &RunLog) -> Option<RunLog> {
-    let ids = runs.ids().ok()?;
-    let before = ids.iter().rev().filter(|id| **id < log.id).take(50);
-    let mut loaded = before.filter_map(|id| runs.load(id, true).ok());
-    loaded.find(|other| other.workflow == log.workflow)
+    let all = runs.all().ok()?;
+    let before = all.iter().rev().filter(|run| run.id < log.info.id && run.workflow == log.info.workflow);
+    before.take(PREVIOUS_MAX).find_map(|run| runs.load(run).ok())
 }
 
 /// An explanation, for people.

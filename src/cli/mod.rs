@@ -1,18 +1,24 @@
 //! The command line: one file per command. Answers go to standard output, everything else to standard error.
 
 mod bench;
+mod cache;
 mod check;
 mod compare;
 mod cost;
+mod db;
 mod draw;
+mod export;
 mod library;
 mod models;
 mod people;
 mod progress;
 mod run;
+mod runs;
 mod screen;
 mod shell;
+mod show;
 mod trace;
+mod units;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +27,8 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+
+use db::DbArgs;
 
 /// Wrong usage, or a file that does not check.
 const REFUSED: u8 = 2;
@@ -110,15 +118,20 @@ enum Command {
         #[arg(long)]
         prompts: bool,
         #[command(flatten)]
-        place: RunsDir,
+        place: DbArgs,
     },
-    /// List recorded runs
-    Runs {
-        /// One JSON object a line
+    /// List recorded runs, show all about one, remove them, look for damage
+    Runs(runs::RunsArgs),
+    /// Write a run as JSON lines: who it is, its events, its values
+    Export {
+        /// `last`, or a run's id or its unique beginning
+        #[arg(default_value = "last")]
+        run: String,
+        /// The values too, each before the first event that names it
         #[arg(long)]
-        json: bool,
+        values: bool,
         #[command(flatten)]
-        place: RunsDir,
+        place: DbArgs,
     },
     /// Compare two runs: the first step that went another way, what differs, the outputs and what each cost
     ///
@@ -139,7 +152,7 @@ enum Command {
         #[arg(long)]
         all: bool,
         #[command(flatten)]
-        place: RunsDir,
+        place: DbArgs,
     },
     /// Say why a step ran, was skipped, failed, waits, or was answered without a call
     ///
@@ -155,8 +168,11 @@ enum Command {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        place: RunsDir,
+        place: DbArgs,
     },
+    /// Look at the answers that are kept for other runs, and forget them
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// List the workflows of the library
     List,
     /// Print a workflow of the library
@@ -251,22 +267,7 @@ struct RunArgs {
     #[arg(long)]
     no_record: bool,
     #[command(flatten)]
-    place: RunsDir,
-}
-
-/// Where runs are recorded.
-#[derive(Args, Debug)]
-struct RunsDir {
-    /// Where runs are recorded [default: .flowrun/runs]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    runs_dir: Option<PathBuf>,
-}
-
-impl RunsDir {
-    fn path(&self, configured: Option<&str>) -> PathBuf {
-        let configured = || configured.map_or_else(|| PathBuf::from(".flowrun/runs"), PathBuf::from);
-        self.runs_dir.clone().unwrap_or_else(configured)
-    }
+    place: DbArgs,
 }
 
 /// The commands and options, as data: manual pages and completions are made of it, and the tests of the docs read it.
@@ -323,9 +324,11 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Trace { run, step, format, prompts, place } => {
             trace::trace(&run, step.as_deref(), format, prompts, &place)
         }
-        Command::Runs { json, place } => trace::runs(json, &place),
         Command::Diff { a, b, step, json, all, place } => compare::diff(&a, &b, step.as_deref(), json, all, &place),
         Command::Explain { run, step, json, place } => compare::explain(&run, &step, json, &place),
+        Command::Runs(args) => runs::runs(args),
+        Command::Export { run, values, place } => export::export(&run, values, &place),
+        Command::Cache(command) => cache::cache(command),
         Command::List => library::list(),
         Command::Show { name } => library::show(&name),
         Command::Models { model } => models::models(model.as_deref()).await,

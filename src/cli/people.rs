@@ -193,7 +193,7 @@ fn wanted(schema: Option<&Value>) -> String {
 }
 
 /// The form of an answer in a few words.
-fn form(schema: Option<&Value>) -> String {
+pub(super) fn form(schema: Option<&Value>) -> String {
     let kind = schema.and_then(|schema| schema.get("type")?.as_str());
     match (schema, choices(schema), kind) {
         (_, Some(choices), _) => {

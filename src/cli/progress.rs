@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::render::{self, clean, columns, fit, fit_end};
-use crate::trace::{counted, duration, thousands};
+use crate::trace::{Found, Savings, counted, duration, thousands};
 use flowrun_engine::event::{Decision, Event, Outcome, PassEnd, Record, SkipReason, Usage};
 use flowrun_engine::expr::Datum;
 use flowrun_engine::graph::Graph;
@@ -73,6 +73,9 @@ struct State {
     drawn: bool,
     counts: Counts,
     usage: Usage,
+    /// Steps whose value was found and that have not ended yet.
+    found: BTreeMap<Arc<str>, Found>,
+    savings: Savings,
     values: BTreeMap<ValueHash, Arc<Datum>>,
 }
 
@@ -154,7 +157,8 @@ impl State {
         let (leaves, frames, values) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (counts, usage, lines) = (Counts::default(), Usage::default(), Vec::new());
         let (room, left_out, aside, drawn) = (24, 0, false, false);
-        Self { began: Instant::now(), live, room, lines, left_out, leaves, frames, aside, drawn, counts, usage, values }
+        let (began, found, savings) = (Instant::now(), BTreeMap::new(), Savings::default());
+        Self { began, live, room, lines, left_out, leaves, frames, aside, drawn, counts, usage, found, savings, values }
     }
 
     /// Keeps a line about a step. Between two drawings a terminal gets no more of them than it has rows.
@@ -224,7 +228,7 @@ impl State {
                 }
                 if let Some(report) = report {
                     self.usage += report.usage;
-                    self.repairs(&record.path, report.provenance);
+                    self.reported(&record.path, report.provenance);
                 }
             }
             Event::Backoff { delay_ms, error, .. } => self.line(|_| {
@@ -253,8 +257,10 @@ impl State {
             (None, Outcome::Cancelled) => self.counts.cancelled += 1,
         }
         let leaf = self.leaves.remove(&record.path);
-        let is_leaf = leaf.is_some();
-        let took = leaf.map(|leaf| format!("  {}", duration(record.time_us.saturating_sub(leaf.first_us))));
+        let found = self.found.remove(&record.path).map(|found| found.word());
+        let is_leaf = leaf.is_some() || found.is_some();
+        let took = leaf.map(|leaf| duration(record.time_us.saturating_sub(leaf.first_us)));
+        let took = found.map(str::to_owned).or(took).map(|said| format!("  {said}"));
         let (path, took) = (clean(&record.path), took.unwrap_or_default());
         match outcome {
             Outcome::Succeeded { recovered: None, .. } if !is_leaf => {}
@@ -276,9 +282,15 @@ impl State {
         }
     }
 
-    fn repairs(&mut self, path: &str, provenance: Option<ValueHash>) {
-        // Nobody asks for a report again, and it holds all that was said.
-        let Some(report) = provenance.and_then(|hash| self.values.remove(&hash)) else { return };
+    fn reported(&mut self, path: &Arc<str>, provenance: Option<ValueHash>) {
+        let Some(report) = provenance.and_then(|hash| self.values.get(&hash).cloned()) else { return };
+        if let Some(found) = Found::of(report.json()) {
+            self.savings.add(&found);
+            self.found.insert(path.clone(), found);
+            return;
+        }
+        // Nobody asks for it again, and it holds all that was said. Several steps may find the same.
+        provenance.iter().for_each(|hash| drop(self.values.remove(hash)));
         let path = clean(path);
         for repair in report.json()["repairs"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             self.notable(format!("  {path}: repaired {}", clean(repair)));
@@ -325,6 +337,7 @@ impl State {
         parts.extend(
             [seen(skipped, "skipped"), seen(failed, "failed"), seen(cancelled, "cancelled")].into_iter().flatten(),
         );
+        parts.extend((self.savings.hits() > 0).then(|| self.savings.to_string()));
         parts.push(counted(self.usage.calls, "call"));
         parts.push(counted(self.usage.prompt_tokens + self.usage.completion_tokens, "token"));
         parts.push(elapsed(self.began));

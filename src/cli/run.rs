@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::render::clean;
-use crate::runs::{Recording, RunIdentity};
+use crate::runs::{Recording, now_ms};
+use crate::store::SqliteStore;
+use flowrun_engine::store::Durability;
 use crate::trace::{Trace, counted, duration};
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::dialect::Plan;
@@ -19,6 +21,7 @@ use flowrun_engine::id::ValueHash;
 use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::{RunOptions, RunOutcome};
 use flowrun_engine::schema::Schema;
+use flowrun_engine::store::RunInfo;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -56,12 +59,12 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         say(&notice);
     }
     let id = run_id();
-    let runs_dir = args.place.path(configured.file.runs_dir.as_deref());
+    let db = args.place.path(configured.file.db.as_deref());
     let progress = (!args.quiet).then(|| Arc::new(Progress::new()));
     let cancel = on_interrupt(progress.clone());
     let mut options = RunOptions { calls_max: args.max_calls, cancel, ..RunOptions::default() };
     options.max_parallel = args.max_parallel.or(configured.file.max_parallel).unwrap_or(options.max_parallel);
-    let recording = match begin_recording(&args, &runs_dir, &id, &workflow) {
+    let recording = match begin_recording(&args, &db, &id, &workflow) {
         Ok(recording) => recording,
         Err(problem) => return refuse(&problem),
     };
@@ -85,7 +88,7 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Ok(outcome) => outcome,
         Err(problem) => {
             // A run that did not begin leaves no record.
-            recording.iter().for_each(|recording| drop(fs::remove_dir_all(recording.folder())));
+            recording.iter().for_each(|recording| recording.discard());
             return refuse(&format!("{problem}\nhelp: {}", usage(&workflow)));
         }
     };
@@ -190,29 +193,19 @@ pub(super) fn example(schema: &Value, word: &str) -> Value {
     }
 }
 
-fn begin_recording(
-    args: &RunArgs,
-    runs_dir: &Path,
-    id: &str,
-    workflow: &Workflow,
-) -> Result<Option<Arc<Recording>>, String> {
+fn begin_recording(args: &RunArgs, db: &Path, id: &str, workflow: &Workflow) -> Result<Option<Arc<Recording>>, String> {
     if args.no_record {
         return Ok(None);
     }
-    let identity = RunIdentity {
+    let run = RunInfo {
         id: id.to_owned(),
         workflow: workflow.name.clone(),
-        started: jiff::Timestamp::now()
-            .round(jiff::Unit::Second)
-            .unwrap_or_else(|_| jiff::Timestamp::now())
-            .to_string(),
-        definition: workflow.definition.to_yaml(),
+        started_ms: now_ms(),
+        origin: json!({"model": args.model, "max_calls": args.max_calls}),
+        summary: None,
     };
-    let recording = Recording::begin(runs_dir, &identity);
-    let failed = |error| {
-        format!("the run cannot be recorded in `{}`: {error}; use --no-record or --runs-dir", runs_dir.display())
-    };
-    recording.map(|recording| Some(Arc::new(recording))).map_err(failed)
+    let begun = SqliteStore::open(db, Durability::Normal).and_then(|store| Recording::begin(Arc::new(store), &run));
+    begun.map(|recording| Some(Arc::new(recording))).map_err(|error| format!("{error}; `--no-record` records nothing"))
 }
 
 /// Sortable by time, to the millisecond (`last` is the last one), and unique on this machine.

@@ -1,17 +1,17 @@
-//! `flowrun trace` and `flowrun runs`: what happened.
+//! `flowrun trace`: what happened.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::render::{clean, visible, wrapped};
-use crate::runs::{RunLog, RunSummary, Runs};
-use crate::trace::{Trace, TraceStep, counted, duration};
+use crate::runs::RunLog;
+use crate::trace::{Savings, Trace, TraceStep, counted, duration};
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::{RunsDir, print, print_painted, refuse, width};
-use crate::configuration;
+use super::db::DbArgs;
+use super::{print, print_painted, refuse, width};
 
 /// How a trace is shown.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -26,21 +26,18 @@ pub(super) enum Format {
     Chrome,
 }
 
-pub(super) fn open(place: &RunsDir) -> Result<Runs, String> {
-    let configured = configuration::file()?;
-    Ok(Runs::open(&place.path(configured.runs_dir.as_deref())))
-}
-
-pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: bool, place: &RunsDir) -> ExitCode {
-    let loaded = open(place).and_then(|runs| {
-        let id = runs.find(wanted)?;
-        runs.load(&id, true).map_err(|error| format!("the run `{id}` cannot be read: {error}"))
+pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: bool, place: &DbArgs) -> ExitCode {
+    let loaded = place.read().and_then(|runs| {
+        let run = runs.find(wanted)?;
+        runs.load(&run).map_err(|error| format!("the run {} cannot be read: {error}", run.id))
     });
     let log = match loaded {
         Ok(log) => log,
         Err(problem) => return refuse(&problem),
     };
     let mut tree = Trace::new(&log.events);
+    tree.look_up(|hash| log.value(hash));
+    let savings = tree.savings();
     tree.until_us = log.running_us.unwrap_or(tree.until_us);
     if let Some(step) = step {
         let Some(at) = tree.steps.iter().position(|known| known.path == step) else {
@@ -57,14 +54,16 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
         return print(&lines.map(|event| format!("{}\n", event.line)).collect::<String>());
     }
     let mut text = match format {
-        Format::Chrome => return print(&format!("{}\n", tree.chrome(&format!("{} ({})", log.workflow, log.id)))),
+        Format::Chrome => {
+            return print(&format!("{}\n", tree.chrome(&format!("{} ({})", log.info.workflow, log.info.id))));
+        }
         Format::Timeline => tree.timeline(width()),
         _ => tree.tree(width()),
     };
     if prompts {
         shown.iter().for_each(|step| conversation(&log, step, &mut text));
     }
-    let _ = write!(text, "\n{}\n", summary_line(&log));
+    let _ = write!(text, "\n{}\n", summary_line(&log, &savings));
     if let Format::Tree = format {
         let path = duration(tree.critical_path_us);
         let _ = writeln!(text, "critical path (*): {path}; most steps at once: {}", tree.overlap);
@@ -76,45 +75,57 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
         }
     }
     if let Some(damage) = &log.damage {
-        let _ = writeln!(text, "the log ends early: {damage}");
+        let _ = writeln!(text, "the log is damaged: {damage}");
     }
     print_painted(&text)
 }
 
 /// The run in one line.
-fn summary_line(log: &RunLog) -> String {
+fn summary_line(log: &RunLog, savings: &Savings) -> String {
     let summary = log.summary();
     let usage = summary.usage;
     let (calls, tokens) =
         (counted(usage.calls, "call"), counted(usage.prompt_tokens + usage.completion_tokens, "token"));
-    format!("run {}: {}, {calls}, {tokens}, {}", summary.id, summary.status, duration(1_000 * summary.wall_ms))
+    let found = if savings.hits() > 0 { format!(", {savings}") } else { String::new() };
+    let took = duration(summary.wall_ms.saturating_mul(1_000));
+    format!("run {}: {}, {calls}, {tokens}{found}, {took}", summary.id, summary.status)
 }
 
 /// What was asked, replied and refused in each attempt of a step, in the order in which it was said, and its value.
 fn conversation(log: &RunLog, step: &TraceStep, text: &mut String) {
-    let value = |hash: &Option<String>| hash.as_deref().and_then(|hash| log.value(hash)).unwrap_or(&Value::Null);
-    if value(&step.input)["kind"] == "human" {
+    let value = |hash: &Option<String>| hash.as_deref().and_then(|hash| log.value(hash)).unwrap_or_default();
+    let input = value(&step.input);
+    if let Some(found) = &step.found {
+        let _ = writeln!(text, "\n── {} ({})", clean(&step.path), found.word());
+        let said = if found.how == "correction" { "given in" } else { "paid by" };
+        block(text, said, &found.payer().into());
+    } else if input["kind"] == "human" {
         let _ = writeln!(text, "\n── {} (a person)", clean(&step.path));
-        block(text, "asked", &value(&step.input)["fields"]["prompt"]);
-        step.value.iter().for_each(|_| block(text, "value", value(&step.value)));
+        block(text, "asked", &input["fields"]["prompt"]);
+    } else if step.attempts.iter().any(|attempt| attempt.provenance.is_some() || attempt.error.is_some()) {
+        attempts(step, &step.attempts.iter().map(|attempt| value(&attempt.provenance)).collect::<Vec<_>>(), text);
+    } else {
         return;
     }
-    if step.attempts.iter().all(|attempt| attempt.provenance.is_none() && attempt.error.is_none()) {
-        return;
+    if step.value.is_some() {
+        block(text, "value", &value(&step.value));
     }
-    let reports = || step.attempts.iter().map(|attempt| value(&attempt.provenance));
-    let model = reports().rev().find_map(|report| report["model"].as_str());
+}
+
+/// What was said in each attempt, out of its report.
+fn attempts(step: &TraceStep, reports: &[Value], text: &mut String) {
+    let model = reports.iter().rev().find_map(|report| report["model"].as_str());
     let model = model.map(|model| format!(" ({})", clean(model))).unwrap_or_default();
     let _ = writeln!(text, "\n── {}{model}", clean(&step.path));
     let mut before: &[Value] = &[];
-    for (attempt, report) in step.attempts.iter().zip(reports()) {
+    for (attempt, report) in step.attempts.iter().zip(reports) {
         before = turns(report, before, text);
         if let Some(error) = &attempt.error {
             lines(text, "error", wrapped(error, width().saturating_sub(13)));
         }
-    }
-    if step.value.is_some() {
-        block(text, "value", value(&step.value));
+        if attempt.is_cut_off {
+            lines(text, "cut off", ["the run was cut off here; nobody knows whether it had replied".to_owned()]);
+        }
     }
 }
 
@@ -154,44 +165,4 @@ fn lines(text: &mut String, title: &str, lines: impl IntoIterator<Item = String>
         let title = if index == 0 { title } else { "" };
         let _ = writeln!(text, "{title:>10} │ {line}");
     }
-}
-
-pub(super) fn runs(json: bool, place: &RunsDir) -> ExitCode {
-    let runs = match open(place) {
-        Ok(runs) => runs,
-        Err(problem) => return refuse(&problem),
-    };
-    let ids = match runs.ids() {
-        Ok(ids) => ids,
-        Err(error) => return refuse(&format!("the runs cannot be read: {error}")),
-    };
-    let mut text = String::new();
-    let widest = ids.iter().map(String::len).max().unwrap_or(0);
-    if !json && !ids.is_empty() {
-        let _ = writeln!(
-            text,
-            "{:<widest$}  {:<19}  status       time       calls, tokens, workflow",
-            "run", "started (UTC)"
-        );
-    }
-    for id in &ids {
-        let line = match (runs.summary(id), json) {
-            (Ok(summary), true) => serde_json::to_string(&summary).unwrap_or_default(),
-            (Ok(summary), false) => run_line(&summary, widest),
-            (Err(_), true) => format!("{{\"id\":\"{id}\",\"status\":\"unreadable\"}}"),
-            (Err(_), false) => format!("{id:<widest$}  {:<19}  unreadable", ""),
-        };
-        let last = if !json && ids.last() == Some(id) { "  ← last" } else { "" };
-        let _ = writeln!(text, "{line}{last}");
-    }
-    print(&text)
-}
-
-fn run_line(summary: &RunSummary, widest: usize) -> String {
-    let usage = summary.usage;
-    let calls = counted(usage.calls, "call");
-    let tokens = counted(usage.prompt_tokens + usage.completion_tokens, "token");
-    let started: String = clean(&summary.started).replace('T', " ").chars().take(19).collect();
-    let (id, status, took) = (&summary.id, &summary.status, duration(1_000 * summary.wall_ms));
-    format!("{id:<widest$}  {started:<19}  {status:<11}  {took:<9}  {calls}, {tokens}, {}", clean(&summary.workflow))
 }

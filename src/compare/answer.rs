@@ -98,11 +98,12 @@ fn who_paid(found: &Found) -> String {
             format!("; that saved {} and {tokens}", counted(calls, "call"))
         }
     };
-    match found.how.as_str() {
-        "flight" => format!("{step}{run} was asking for the same: both share one answer{saved}"),
-        "replay" => format!("its answer was taken from {step}{run}, which this run replays{saved}"),
-        "correction" => format!("its answer was put in the place of that of {step}{run}{saved}"),
-        _ => format!("its answer was in the cache: {step}{run} paid for it{saved}"),
+    match found.word.as_str() {
+        "shared" => format!("{step}{run} was asking for the same: both share one answer{saved}"),
+        "reused" => format!("its answer was taken from {step}{run}, which this run replays{saved}"),
+        "corrected" => format!("its answer was put in the place of that of {step}{run}{saved}"),
+        "cached" => format!("its answer was in the cache: {step}{run} paid for it{saved}"),
+        _ => "its answer was found; the log does not say where".to_owned(),
     }
 }
 
@@ -110,7 +111,7 @@ fn who_paid(found: &Found) -> String {
 fn kept_now(store: &dyn Store, key: &str, own: &Own<'_>) -> Option<Said> {
     let entry = store.entry(ValueHash::from_hex(key)?).ok()??;
     let (run, step) = (&entry.run, &entry.step);
-    let text = if *run != own.log.id {
+    let text = if *run != own.log.info.id {
         format!(
             "now there is one, which `{step}` of the run {run} paid for: it is newer, or this run was told to read none (`--fresh`), or it \
              was too old for the node's `ttl`"
@@ -154,17 +155,17 @@ struct Own<'a> {
 impl Own<'_> {
     /// What its key was made of, with the rendered input in the place of its hash; without a key the rendered input alone.
     fn parts(&self) -> Option<Value> {
-        asked(self.step, &|hash| self.log.value(hash).cloned())
+        asked(self.step, &|hash| self.log.value(hash))
     }
 
     /// The same step in another run.
     fn beside(&self, other: &RunLog) -> Option<Compared> {
         let history = History::new(other);
         let step = history.step(self.path)?;
-        let before = asked(step, &|hash| other.value(hash).cloned())?;
+        let before = asked(step, &|hash| other.value(hash))?;
         Some(Compared {
             with: "previous".to_owned(),
-            run: other.id.clone(),
+            run: other.info.id.clone(),
             step: self.path.to_owned(),
             key: step.key.clone(),
             parts: differing(&before, &self.parts()?),
@@ -209,7 +210,7 @@ fn nearest_entry(store: &dyn Store, own: &Own<'_>) -> Option<Compared> {
     };
     // Ids of runs sort by time: what came later explains nothing.
     let is_earlier =
-        |entry: &CacheEntry| entry.run <= own.log.id && own.step.key.as_deref() != Some(&entry.key.to_string());
+        |entry: &CacheEntry| entry.run <= own.log.info.id && own.step.key.as_deref() != Some(&entry.key.to_string());
     let entries = store.entries(&filter).ok()?.into_iter().filter(is_earlier);
     let compared = entries.filter_map(|entry| {
         let key = entry.key.to_string();

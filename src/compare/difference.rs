@@ -169,8 +169,8 @@ impl RunSide {
         }
         let ended = line("run_ended");
         Self {
-            run: log.id.clone(),
-            workflow: log.workflow.clone(),
+            run: log.info.id.clone(),
+            workflow: log.info.workflow.clone(),
             definition: line("run_started").and_then(|event| event.text("workflow")).map(str::to_owned),
             status: summary.status,
             output: ended.and_then(|event| event.text("output")).map(|hash| known(log, hash)),
@@ -185,7 +185,7 @@ impl RunSide {
 
 /// A value; where it is lost, what says so.
 fn known(log: &RunLog, hash: &str) -> Value {
-    log.value(hash).cloned().unwrap_or_else(|| json!({"lost": hash}))
+    log.value(hash).unwrap_or_else(|| json!({"lost": hash}))
 }
 
 fn run_inputs(log: &RunLog) -> Value {

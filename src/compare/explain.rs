@@ -81,7 +81,7 @@ pub fn find_step(logs: &[&RunLog], step: &str) -> Result<(), UnknownStep> {
     if !step.is_empty() && paths().any(|path| path == step) {
         return Ok(());
     }
-    Err(unknown(logs.last().map_or("", |log| &log.id), step, paths()))
+    Err(unknown(logs.last().map_or("", |log| &log.info.id), step, paths()))
 }
 
 fn unknown<'a>(run: &str, step: &str, paths: impl Iterator<Item = &'a str> + Clone) -> UnknownStep {
@@ -104,7 +104,7 @@ pub fn explain(log: &RunLog, path: &str, context: &Context<'_>) -> Result<Explan
     // A node whose turn has not come is in no log.
     let is_waiting = || place.as_ref().is_some_and(|place| place.own_path() == path);
     if path.is_empty() || (history.step(path).is_none() && !is_waiting()) {
-        return Err(unknown(&log.id, path, history.steps.keys().copied().collect::<Vec<_>>().into_iter()));
+        return Err(unknown(&log.info.id, path, history.steps.keys().copied().collect::<Vec<_>>().into_iter()));
     }
     let mut ran = Reasons::new(&history, context.graph);
     ran.what_let_it_run(path);
@@ -115,9 +115,9 @@ pub fn explain(log: &RunLog, path: &str, context: &Context<'_>) -> Result<Explan
     let readers = readers(&history, path, place.as_ref());
     let step = history.step(path);
     let rendered = step.and_then(|step| step.input.as_deref()).and_then(|hash| log.value(hash));
-    let kind = rendered.and_then(|input| input["kind"].as_str()).map(str::to_owned);
+    let kind = rendered.and_then(|input| input["kind"].as_str().map(str::to_owned));
     Ok(Explanation {
-        run: log.id.clone(),
+        run: log.info.id.clone(),
         step: path.to_owned(),
         kind: kind.or_else(|| place.as_ref().map(|place| place.node().code.kind.clone())),
         state: step.map_or("waiting", |step| &step.state).to_owned(),

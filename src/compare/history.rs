@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use flowrun_engine::event::{Logged, Usage};
 
 use crate::runs::RunLog;
+use crate::trace;
 
 /// One thing that was decided of a step.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,14 +28,22 @@ pub struct Fact {
 /// Who paid for an answer that a step did not ask for itself.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Found {
-    /// `cache`, `flight`, `replay`, `correction`.
-    pub how: String,
+    /// In one word: `cached`, `shared` with a step that was asking for the same, `reused` from the run that is replayed, `corrected`;
+    /// `found` where the log does not say how.
+    pub word: String,
     /// The run that paid.
     pub run: Option<String>,
     /// The path of the step that paid.
     pub step: Option<String>,
     /// What was paid, which this step saved.
     pub usage: Usage,
+}
+
+impl From<trace::Found> for Found {
+    fn from(found: trace::Found) -> Self {
+        let named = |text: String| Some(text).filter(|text| !text.is_empty());
+        Self { word: found.word().to_owned(), run: named(found.run), step: named(found.step), usage: found.usage }
+    }
 }
 
 /// What became of one step.
@@ -187,19 +196,11 @@ impl StepHistory {
     }
 
     fn settled(&mut self, event: &Logged, log: &RunLog) {
-        let report = event.text("provenance").and_then(|hash| log.value(hash)).unwrap_or(&Value::Null);
-        let from = &report["from"];
-        let is_found = event.line["attempt"] == 0 || from.is_object();
-        if is_found && event.line.get("error").is_none() {
-            let text = |key: &str| from[key].as_str().map(str::to_owned);
-            let paid = Logged { line: json!({"usage": from["usage"]}), ..event.clone() };
+        let report = event.text("provenance").and_then(|hash| log.value(hash)).unwrap_or_default();
+        let paid = trace::Found::of(&report).or_else(|| (event.line["attempt"] == 0).then(trace::Found::default));
+        if let Some(paid) = paid.filter(|_| event.line.get("error").is_none()) {
             self.begin(event);
-            self.found = Some(Found {
-                how: text("how").unwrap_or_else(|| "cache".to_owned()),
-                run: text("run"),
-                step: text("step"),
-                usage: paid.usage(),
-            });
+            self.found = Some(paid.into());
         }
         self.usage += event.usage();
     }
@@ -234,13 +235,12 @@ impl StepHistory {
 }
 
 /// What a key is made of beside the rendered input, which is a fact of its own, and the run, which is never the same.
-fn rest_of_key(key: &Value) -> Value {
+fn rest_of_key(key: Value) -> Value {
     match key {
         Value::Object(parts) => {
-            let rest = parts.iter().filter(|(name, _)| *name != "input" && *name != "run");
-            Value::Object(rest.map(|(name, value)| (name.clone(), value.clone())).collect())
+            Value::Object(parts.into_iter().filter(|(name, _)| name != "input" && name != "run").collect())
         }
-        other => other.clone(),
+        other => other,
     }
 }
 
@@ -290,7 +290,7 @@ mod tests {
         let history = History::new(&log);
         let step = history.step("a").unwrap();
         let found = step.found.as_ref().unwrap();
-        assert_eq!((found.how.as_str(), found.run.as_deref(), found.usage.calls), ("cache", Some("r1"), 2));
+        assert_eq!((found.word.as_str(), found.run.as_deref(), found.usage.calls), ("cached", Some("r1"), 2));
         assert_eq!((step.usage, step.attempts, step.key.as_deref()), (Usage::default(), 0, Some("k")));
         let facts: Vec<&str> = step.facts.iter().map(|fact| fact.what.as_str()).collect();
         assert_eq!(facts, ["input", "key", "outcome"]);

@@ -1,148 +1,134 @@
-//! Runs on disk: one folder a run, written while it goes on, readable while it does.
+//! Recorded runs for people: lists in short, logs for views, the whole of a run for other programs.
 //!
-//! `events.jsonl` is the log, `values.jsonl` holds each value once by its hash (prompts and replies too), `workflow.yaml` what was
-//! run, `run.json` who it is. Writing happens on a thread of its own and never breaks a run: the first error stops the
-//! recording and is told at the end. While a run goes on its `workflow.yaml` is locked, which even a crash ends; nothing reads it
-//! meanwhile, so a lock that keeps readers out does no harm.
+//! Everything is read out of a [`Store`] that others write, also while they do. A run that has ended, or waits, says so in its
+//! summary; the log is read only of those that have none. What is damaged is left out and said.
 
-mod read;
+mod export;
+mod log;
+mod recording;
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use serde_json::json;
+use flowrun_engine::event::Usage;
+use flowrun_engine::store::{RunInfo, Store, StoreError, Stored};
 
-use flowrun_engine::event::{Record, Writer};
-use flowrun_engine::expr::Datum;
-use flowrun_engine::id::ValueHash;
-use flowrun_engine::observer::{Observer, Records};
+pub use export::export;
+pub use log::RunLog;
+pub use recording::Recording;
 
-pub use read::{RunLog, RunSummary, Runs};
+/// The runs of a store.
+#[derive(Clone)]
+pub struct Runs {
+    store: Arc<dyn Store>,
+    salvage: Option<Arc<Salvage>>,
+}
 
-/// Version of the folder's form.
-const FORMAT: u64 = 1;
+/// Reads what can be read of a run's log where some of it is damaged, and says of what cannot why.
+pub type Salvage = dyn Fn(&str) -> Result<(Vec<Stored>, Option<String>), StoreError> + Send + Sync;
 
-/// Who a run is.
-#[derive(Clone, Debug)]
-pub struct RunIdentity {
-    /// Its id: sortable by time, unique, a plain file name.
+/// One run in a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunSummary {
+    /// Its id.
     pub id: String,
     /// The workflow's name.
     pub workflow: String,
-    /// When it started, for people and for sorting (RFC 3339).
-    pub started: String,
-    /// What was run, as a file.
-    pub definition: String,
+    /// `success`, `failed`, `exhausted`, `cancelled`, `suspended` while all that is left waits for people; without a summary
+    /// `running` if somebody drives it, else `interrupted`.
+    pub status: String,
+    /// When it began, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// How long it took, in milliseconds: until now if it is running, else as far as is known.
+    pub wall_ms: u64,
+    /// Leaf steps that started.
+    pub steps: u64,
+    /// What it cost.
+    pub usage: Usage,
 }
 
-enum Line {
-    Value(ValueHash, Arc<Datum>),
-    Records(Vec<Record>),
-}
+impl Runs {
+    /// The runs that a store keeps.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, salvage: None }
+    }
 
-/// Writes one run.
-#[derive(Debug)]
-pub struct Recording {
-    sender: Mutex<Option<Sender<Line>>>,
-    thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
-    folder: PathBuf,
-}
+    /// What to do about a log that the store calls damaged; without it nothing of such a log is shown.
+    #[must_use]
+    pub fn with_salvage(mut self, salvage: Arc<Salvage>) -> Self {
+        self.salvage = Some(salvage);
+        self
+    }
 
-impl Recording {
-    /// Makes the folder `runs_dir/<id>` and begins to write.
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Who they are, in the order of ids, which is that of time.
     ///
     /// # Errors
-    /// If the folder or a file in it cannot be made, or the id is no plain name.
-    pub fn begin(runs_dir: &Path, run: &RunIdentity) -> io::Result<Self> {
-        if !read::is_run_id(&run.id) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` is no run id", run.id)));
-        }
-        fs::create_dir_all(runs_dir)?;
-        if let Some(home) = runs_dir.parent().filter(|home| home.ends_with(".flowrun")) {
-            let ignore = home.join(".gitignore");
-            if !ignore.exists() {
-                fs::write(ignore, "*\n")?;
-            }
-        }
-        let folder = runs_dir.join(&run.id);
-        fs::create_dir(&folder)?;
-        let mut alive = File::create_new(folder.join("workflow.yaml"))?;
-        alive.write_all(run.definition.as_bytes())?;
-        // Without locks on this disk the run is taken for interrupted until it ends.
-        let _unsupported = alive.lock();
-        let identity = json!({"format": FORMAT, "id": run.id, "workflow": run.workflow, "started": run.started});
-        fs::write(folder.join("run.json"), format!("{identity}\n"))?;
-        let events = BufWriter::new(File::create_new(folder.join("events.jsonl"))?);
-        let values = BufWriter::new(File::create_new(folder.join("values.jsonl"))?);
-        let (sender, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("flowrun-recording".into()).spawn(move || {
-            let _alive = alive;
-            write(receiver, events, values)
-        })?;
-        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), folder })
+    /// What the store says.
+    pub fn all(&self) -> Result<Vec<RunInfo>, StoreError> {
+        self.store.runs()
     }
 
-    /// The run's folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Waits until everything is on disk.
+    /// The run that `last`, an id or the unique beginning of one means.
     ///
     /// # Errors
-    /// What stopped the recording early; the run itself is not affected.
-    pub fn finish(&self) -> io::Result<()> {
-        drop(self.sender.lock().expect("BUG: a panic while recording").take());
-        let thread = self.thread.lock().expect("BUG: a panic while recording").take();
-        match thread.map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(io::Error::other("the recording thread panicked")),
-            None => Ok(()),
+    /// One line that says what there is instead.
+    pub fn find(&self, wanted: &str) -> Result<RunInfo, String> {
+        let said = |error: StoreError| error.to_string();
+        if let Some(run) = self.store.run(wanted).map_err(said)? {
+            return Ok(run);
         }
-    }
-
-    fn send(&self, line: Line) {
-        if let Some(sender) = &*self.sender.lock().expect("BUG: a panic while recording") {
-            // A closed channel means that writing failed: `finish` tells why.
-            let _closed = sender.send(line);
+        let mut all = self.all().map_err(said)?;
+        let Some(last) = all.last().map(|run| run.id.clone()) else { return Err("there are no runs yet".to_owned()) };
+        if wanted == "last" {
+            return all.pop().ok_or_else(|| unreachable!("BUG: the last of some runs is not there"));
         }
-    }
-}
-
-impl Observer for Recording {
-    fn value(&self, hash: ValueHash, value: &Arc<Datum>) {
-        self.send(Line::Value(hash, value.clone()));
-    }
-
-    fn records(&self, records: &Records<'_>) {
-        self.send(Line::Records(records.iter().collect()));
-    }
-}
-
-fn write(lines: Receiver<Line>, mut events: BufWriter<File>, mut values: BufWriter<File>) -> io::Result<()> {
-    let mut writer = Writer::default();
-    let mut written = BTreeSet::new();
-    for line in lines {
-        match line {
-            Line::Value(hash, value) => {
-                if written.insert(hash) {
-                    writeln!(values, "{}", json!({"hash": hash, "value": value.json()}))?;
-                }
+        let mut matching: Vec<RunInfo> = all.into_iter().filter(|run| run.id.starts_with(wanted)).collect();
+        match (matching.pop(), matching.len()) {
+            (Some(run), 0) => Ok(run),
+            (None, _) => {
+                Err(format!("no run begins with `{wanted}`; the last one is `{last}` (`flowrun runs` lists them)"))
             }
-            Line::Records(records) => {
-                values.flush()?;
-                for record in &records {
-                    writeln!(events, "{}", writer.json(record))?;
-                }
-                events.flush()?;
-            }
+            (Some(_), others) => Err(format!("{} runs begin with `{wanted}`; write more of the id", others + 1)),
         }
     }
-    values.flush()?;
-    events.flush()
+
+    /// A run in short. Reads its log only if it has no summary.
+    ///
+    /// # Errors
+    /// What the store says of the log.
+    pub fn summary(&self, run: &RunInfo) -> Result<RunSummary, StoreError> {
+        match &run.summary {
+            Some(summary) => Ok(RunSummary {
+                id: run.id.clone(),
+                workflow: run.workflow.clone(),
+                status: summary.status.word().to_owned(),
+                started_ms: run.started_ms,
+                wall_ms: summary.wall_ms,
+                steps: summary.steps,
+                usage: summary.usage,
+            }),
+            None => Ok(self.load(run)?.summary()),
+        }
+    }
+
+    /// The log of a run.
+    ///
+    /// # Errors
+    /// If nothing of it can be read.
+    pub fn load(&self, run: &RunInfo) -> Result<RunLog, StoreError> {
+        RunLog::load(self, run.clone())
+    }
 }
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -91,6 +91,7 @@ impl Trace {
         event["args"] = json!({
             "state": step.state, "critical": step.critical, "attempts": step.attempts.len(), "waited_us": waited(0), "calls": step.usage.calls,
             "prompt_tokens": step.usage.prompt_tokens, "completion_tokens": step.usage.completion_tokens, "why": step.why, "notes": step.notes,
+            "found": step.found.as_ref().map(|found| found.word()),
         });
         event
     }

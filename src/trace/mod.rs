@@ -7,6 +7,7 @@
 //! [`Trace::tree`], [`Trace::timeline`] and [`Trace::chrome`] show it.
 
 mod chrome;
+mod found;
 mod timeline;
 mod tree;
 
@@ -16,8 +17,10 @@ use serde_json::Value;
 
 use flowrun_engine::event::{Logged, Usage};
 
+pub use found::{Found, Savings};
+
 /// One try of a leaf.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
     /// When it could have started, in microseconds since the run started.
     pub ready_us: u64,
@@ -25,6 +28,8 @@ pub struct Attempt {
     pub started_us: u64,
     /// When it ended; `None` if the log ends before it does.
     pub ended_us: Option<u64>,
+    /// Whether the run was cut off meanwhile, so that nobody knows how it ended.
+    pub is_cut_off: bool,
     /// What went wrong, whole.
     pub error: Option<String>,
     /// Hash of its report.
@@ -52,7 +57,7 @@ pub struct TraceStep {
     pub usage: Usage,
     /// Why it was skipped, or the first line of what went wrong.
     pub why: Option<String>,
-    /// What else became of it: how its loop ended, who won its race, that it is unused.
+    /// What else became of it: how its loop ended, who won its race, that it is unused, that it was cut off.
     pub notes: Vec<String>,
     /// Whether it is an item beyond the prefix that is its map's value.
     pub is_unused: bool,
@@ -60,6 +65,12 @@ pub struct TraceStep {
     pub input: Option<String>,
     /// See `input`.
     pub value: Option<String>,
+    /// Hash of its last report.
+    pub report: Option<String>,
+    /// Where its value came from, if it did not make it itself; [`Trace::look_up`] fills it in.
+    pub found: Option<Found>,
+    /// Whether it waits for what another step asks at this moment.
+    pub is_held: bool,
     /// Steps of the frame that it opened, by position in [`Trace::steps`].
     pub children: Vec<usize>,
     /// Whether it is part of the critical path.
@@ -120,7 +131,15 @@ impl Trace {
     pub fn new(events: &[Logged]) -> Self {
         let mut trace = Self { until_us: events.last().map_or(0, |event| event.time_us), ..Self::default() };
         let mut index: BTreeMap<String, usize> = BTreeMap::new();
-        for event in events.iter().filter(|event| !event.step.is_empty()) {
+        let mut before_us = 0;
+        for event in events {
+            let last_us = std::mem::replace(&mut before_us, event.time_us);
+            if event.kind == "attached" {
+                trace.steps.iter_mut().for_each(|step| step.cut_off(last_us));
+            }
+            if event.step.is_empty() {
+                continue;
+            }
             let at = trace.step(&event.step, event.text("in"), &mut index);
             trace.steps[at].take(event);
             if event.kind == "unused" {
@@ -251,19 +270,22 @@ impl TraceStep {
     fn take(&mut self, event: &Logged) {
         let now = event.time_us;
         match event.kind.as_str() {
+            "decided" if event.text("field") == Some("input") => {
+                self.input = self.input.take().or(event.text("input").map(str::to_owned));
+                self.is_held = event.line["held"] == true;
+            }
+            "missed" => self.is_held = false,
             "ready" => {
                 self.ready_us = Some(now);
                 self.notes.extend(event.text("winner").map(|winner| format!("`{winner}` won")));
             }
             "started" | "suspended" => {
                 let ready_us = self.ready_us.take().unwrap_or(now);
-                self.attempts.push(Attempt {
-                    ready_us,
-                    started_us: now,
-                    ended_us: None,
-                    error: None,
-                    provenance: None,
-                });
+                if self.attempts.last().is_some_and(|attempt| attempt.is_cut_off) {
+                    self.notes.push("cut off; started again".to_owned());
+                }
+                self.attempts.push(Attempt { ready_us, started_us: now, ..Attempt::default() });
+                self.is_held = false;
                 self.started_us = self.started_us.or(Some(now));
                 self.input = event.text("input").map(str::to_owned);
                 if event.kind == "suspended" {
@@ -276,8 +298,12 @@ impl TraceStep {
             "settled" => {
                 self.end_attempt(now);
                 self.usage += event.usage();
-                if let Some(attempt) = self.attempts.last_mut() {
-                    attempt.provenance = event.text("provenance").map(str::to_owned);
+                self.is_held = false;
+                self.report = event.text("provenance").map(str::to_owned);
+                if event.line["attempt"] == 0 && event.text("value").is_some() {
+                    self.found = Some(Found::default());
+                } else if let Some(attempt) = self.attempts.last_mut() {
+                    attempt.provenance = self.report.clone();
                 }
                 self.attempt_failed(event);
             }
@@ -286,6 +312,7 @@ impl TraceStep {
                 self.end_attempt(now);
                 self.attempt_failed(event);
                 self.ended_us = Some(now);
+                self.is_held = false;
                 self.state = event.text("state").unwrap_or("?").to_owned();
                 self.value = event.text("value").map(str::to_owned);
                 self.why = why(event);
@@ -299,6 +326,15 @@ impl TraceStep {
         let message = event.line["error"]["message"].as_str();
         if let (Some(attempt), Some(message)) = (self.attempts.last_mut(), message) {
             attempt.error.get_or_insert_with(|| message.to_owned());
+        }
+    }
+
+    /// Whoever drove the run is gone, and with it whatever was in flight. A person who is asked stays asked.
+    fn cut_off(&mut self, last_us: u64) {
+        let open = self.attempts.last_mut().filter(|attempt| attempt.ended_us.is_none());
+        if let Some(attempt) = open.filter(|_| self.state != "suspended") {
+            attempt.ended_us = Some(last_us);
+            attempt.is_cut_off = true;
         }
     }
 

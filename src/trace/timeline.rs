@@ -32,6 +32,8 @@ const RUNNING: char = '▒';
 const WAITING: char = '·';
 /// Between two attempts.
 const BACKOFF: char = '~';
+/// Its value was found.
+const FOUND: char = '◆';
 /// How many of the steps of a row ran, from few to most.
 const HEIGHTS: [char; 7] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇'];
 
@@ -123,12 +125,13 @@ impl Trace {
             format!("all steps {}", duration(work)),
             format!("at once {average:.1} on average, {} at most", most_at_once(attempts(), self.until_us)),
         ];
-        let legend = [
+        let mut legend = vec![
             format!("{CRITICAL} critical path"),
             format!("{RUNNING} running"),
             format!("{WAITING} waiting for room"),
             format!("{BACKOFF} before another attempt"),
         ];
+        legend.extend(self.shown().iter().any(|step| step.found.is_some()).then(|| format!("{FOUND} found, not run")));
         text.push('\n');
         wrap(&legend, "   ", width, text);
         wrap(&facts, "; ", width, text);
@@ -148,7 +151,7 @@ impl Trace {
     /// Whether a step has a bar, or an end that somebody will ask about.
     fn has_row(&self, at: usize) -> bool {
         let step = &self.steps[at];
-        step.is_leaf() || step.started_us.is_some() || step.state != "succeeded"
+        step.is_leaf() || step.started_us.is_some() || step.found.is_some() || step.state != "succeeded"
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -251,6 +254,10 @@ impl Trace {
         step.attempts.iter().for_each(|attempt| fill(attempt.started_us, attempt.ended_us.unwrap_or(end), glyph));
         if ["failed", "suspended"].contains(&step.state.as_str()) || !step.is_leaf() {
             cells[axis.column(end.saturating_sub(1))] = step.mark();
+        }
+        if let Some(found) = &step.found {
+            cells[axis.column(end.saturating_sub(1))] = FOUND;
+            return beside(&cells.into_iter().collect::<String>(), found.word());
         }
         let bar: String = cells.into_iter().collect();
         step.why.as_ref().map_or(bar.clone(), |why| beside(&bar, &clean(why)))

@@ -67,11 +67,14 @@ impl Trace {
         if step.usage.calls > 0 {
             let _ = write!(notes, "  {}", counted(step.usage.prompt_tokens + step.usage.completion_tokens, "token"));
         }
+        notes.extend(step.found.as_ref().map(|found| format!("  {}", found.word())));
         if step.attempts.len() > 1 {
             let _ = write!(notes, "  {} attempts", step.attempts.len());
         }
         notes.push_str(if step.critical { "  *" } else { "" });
-        let said = step.notes.iter().chain(&step.why).map(|said| clean(said)).collect::<Vec<_>>().join("; ");
+        let held = step.is_held.then(|| "waits for the same call of another step".to_owned());
+        let said = step.notes.iter().chain(&held).chain(&step.why).map(|said| clean(said));
+        let said = said.collect::<Vec<_>>().join("; ");
         let why = if said.is_empty() { said } else { format!("  {said}") };
         Line { name, time, notes, why }
     }

@@ -184,7 +184,7 @@ pub const ALLOW: &[Key] = &[
 pub const CONFIGURATION: &[Key] = &[
     key("models", Form::Models, "models by alias; `default` is what nodes without `model` ask"),
     key("max_parallel", Form::Count, "most nodes at work at once; 16 if not written"),
-    key("runs_dir", Form::Text, "where runs are recorded; `.flowrun/runs` if not written"),
+    key("db", Form::Text, "the database of runs and answers; `.flowrun/flowrun.db` if not written"),
 ];
 
 /// Keys that any node may carry, as far as its kind [carries](super::KindSpec::carries) them.

@@ -361,8 +361,8 @@ pub struct Configuration {
     pub models: IndexMap<String, ModelDef>,
     /// Most leaf steps at once.
     pub max_parallel: Option<u32>,
-    /// Where runs are recorded.
-    pub runs_dir: Option<String>,
+    /// The database of runs and answers.
+    pub db: Option<String>,
 }
 
 /// Reads a `flowrun.yaml`.
@@ -378,7 +378,7 @@ pub fn read_configuration(name: &str, text: &str) -> Result<Configuration, Vec<D
     reader.keys(data, CONFIGURATION, |r, key, value| match key {
         "models" => configuration.models = r.models(value),
         "max_parallel" => configuration.max_parallel = r.count(&value).map(|n| n.clamp(1, 10_000) as u32),
-        "runs_dir" => configuration.runs_dir = r.text(&value),
+        "db" => configuration.db = r.text(&value),
         key => unreachable!("BUG: nothing reads `{key}`"),
     });
     if reader.problems.is_empty() { Ok(configuration) } else { Err(reader.problems) }

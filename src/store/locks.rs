@@ -1,0 +1,101 @@
+//! The right to drive a run: a lock of the system on a file beside the database, which a crash releases.
+//!
+//! Whoever asks for a lock, looks at one or gives one back holds the *gate* meanwhile, a lock of its own for moments. So a look never
+//! keeps anybody from driving, and no file is removed between being opened and being locked.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use flowrun_engine::store::{RunLock, StoreError, is_run_id};
+
+use super::trouble::of_system;
+
+/// The folder of locks of a database.
+#[derive(Clone, Debug)]
+pub(super) struct Locks(PathBuf);
+
+struct Held {
+    locks: Locks,
+    run: PathBuf,
+    _file: File,
+}
+
+impl RunLock for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // If it stays, it is an empty file that nobody holds, and the next driver takes it. Elsewhere than on Unix an open file stays.
+        if cfg!(unix)
+            && let Ok(_gate) = self.locks.gate()
+        {
+            let _stays = fs::remove_file(&self.run);
+        }
+    }
+}
+
+impl Locks {
+    /// The locks of a database.
+    pub(super) fn beside(database: &Path) -> Self {
+        let mut name = database.as_os_str().to_owned();
+        name.push(".locks");
+        Self(PathBuf::from(name))
+    }
+
+    /// Keeps all others who ask for it waiting until it is dropped.
+    pub(super) fn gate(&self) -> Result<File, StoreError> {
+        let path = self.0.join(".gate");
+        let open = || OpenOptions::new().create(true).append(true).open(&path);
+        let opened = open().or_else(|error| match error.kind() {
+            ErrorKind::NotFound => fs::create_dir_all(&self.0).and_then(|()| open()),
+            _ => Err(error),
+        });
+        let locked = opened.and_then(|file| retried(|| file.lock()).map(|()| file));
+        locked.map_err(|error| of_system(&path, &error))
+    }
+
+    /// See [`Store::lock`](flowrun_engine::store::Store::lock).
+    pub(super) fn lock(&self, run: &str) -> Result<Option<Box<dyn RunLock>>, StoreError> {
+        let path = self.file(run)?;
+        let _gate = self.gate()?;
+        let opened = OpenOptions::new().create(true).append(true).open(&path);
+        let file = opened.map_err(|error| of_system(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(Held { locks: self.clone(), run: path, _file: file }))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(of_system(&path, &error)),
+        }
+    }
+
+    /// See [`Store::is_driven`](flowrun_engine::store::Store::is_driven).
+    pub(super) fn is_held(&self, run: &str) -> Result<bool, StoreError> {
+        let path = self.file(run)?;
+        if !path.exists() {
+            return Ok(false);
+        }
+        // Where the gate cannot be opened to write, nobody can take a lock either; one that is held shows all the same.
+        let _gate = self.gate().ok();
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(|error| of_system(&path, &error))?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(of_system(&path, &error)),
+        }
+    }
+
+    fn file(&self, run: &str) -> Result<PathBuf, StoreError> {
+        if is_run_id(run) { Ok(self.0.join(run)) } else { Err(StoreError::BadId(run.to_owned())) }
+    }
+}
+
+fn retried(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

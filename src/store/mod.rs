@@ -1,0 +1,290 @@
+//! The store in one SQLite file, which many processes may share.
+//!
+//! `schema.rs` has the file's form, `writer.rs` the one thread that writes, `write.rs` and `read.rs` what is written and read,
+//! `locks.rs` who drives a run, `prune.rs` how a store becomes smaller, `damage.rs` how it is examined.
+
+mod damage;
+mod locks;
+mod prune;
+mod read;
+mod schema;
+mod trouble;
+mod write;
+mod writer;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use flowrun_engine::id::ValueHash;
+use flowrun_engine::store::{
+    CacheEntry, Done, Durability, EntryFilter, Letter, RunInfo, RunLock, Store, StoreError, StoreSize, Stored,
+    Transaction,
+};
+
+use locks::Locks;
+use read::Readers;
+use schema::Access;
+use trouble::{Trouble, of_system};
+use writer::{Acknowledgement, Behind, Job, Writer};
+
+/// Keeps everything in one SQLite file.
+///
+/// Any number of handles, in any number of processes, may have the same file. Dropping a handle writes what it was given before. What
+/// [`Store::append`] calls back on is the thread that writes: it must not wait for this store there.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    durability: Durability,
+    readers: Readers,
+    locks: Locks,
+    behind: Arc<Behind>,
+    /// `None` of one that was opened to read.
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SqliteStore {
+    /// Opens a store, and makes it and its folder if there is none. A folder of the name `.flowrun` is kept out of git.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`], [`StoreError::Full`], [`StoreError::Format`] for a file of a newer program, [`StoreError::Damaged`] for
+    /// one that is no store, [`StoreError::Medium`] for the rest.
+    pub fn open(path: &Path, durability: Durability) -> Result<Self, StoreError> {
+        make_folder(path)?;
+        let mut store = Self::of(path, durability, false);
+        let connection = {
+            // One at a time: whoever makes the file makes all of it.
+            let _gate = store.locks.gate()?;
+            let opened = schema::connect(path, Access::Write(durability));
+            let migrated = opened.and_then(|mut connection| {
+                schema::migrate(&mut connection, path)?;
+                Ok(connection)
+            });
+            migrated.map_err(|trouble| trouble.at(path))?
+        };
+        let (jobs, waiting) = mpsc::channel();
+        let writer = Writer::new(connection, path.to_owned());
+        let thread = thread::Builder::new().name("flowrun-store".into()).spawn(move || writer.serve(&waiting));
+        store.thread = Some(thread.map_err(|error| of_system(path, &error))?);
+        store.jobs = Some(jobs);
+        Ok(store)
+    }
+
+    /// Opens a store to read it, in a folder that need not be writable. Nothing is made: where there is no file there are no runs.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let store = Self::of(path, Durability::default(), true);
+        store.readers.read(|_| Ok(()))?;
+        Ok(store)
+    }
+
+    fn of(path: &Path, durability: Durability, looks_only: bool) -> Self {
+        Self {
+            path: path.to_owned(),
+            durability,
+            readers: Readers::new(path, looks_only),
+            locks: Locks::beside(path),
+            behind: Arc::default(),
+            jobs: None,
+            thread: None,
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// With [`Durability::Off`]: why the first transaction that was lost was lost. All that was given before is written first.
+    pub fn problem(&self) -> Option<StoreError> {
+        self.catch_up();
+        self.behind.problem()
+    }
+
+    /// Has the writer do something and waits for it.
+    fn ask<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Writer) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let task = Box::new(move |writer: &mut Writer| {
+            // Whoever asked waits for it.
+            let _received = answer.send(task(writer));
+        });
+        let gone = || self.medium("the thread that writes is gone");
+        self.jobs()?.send(Job::Task(task)).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())?.map_err(|trouble| trouble.at(&self.path))
+    }
+
+    fn jobs(&self) -> Result<&Sender<Job>, StoreError> {
+        let read_only = || StoreError::ReadOnly {
+            place: self.path.display().to_string(),
+            detail: "it was opened to read".to_owned(),
+        };
+        self.jobs.as_ref().ok_or_else(read_only)
+    }
+
+    fn medium(&self, detail: &str) -> StoreError {
+        StoreError::Medium { place: self.path.display().to_string(), detail: detail.to_owned() }
+    }
+
+    /// Waits until what was called kept at once is written, so that whoever wrote it sees it.
+    fn catch_up(&self) {
+        if self.behind.is_pending() {
+            // A writer that is gone has nothing to wait for.
+            let _gone = self.ask(|_| Ok(()));
+        }
+    }
+
+    fn read<T: Default>(&self, read: impl Fn(&Connection) -> Result<T, Trouble>) -> Result<T, StoreError> {
+        self.catch_up();
+        Ok(self.readers.read(read)?.unwrap_or_default())
+    }
+
+    /// What is found at once, or else after everything is written.
+    fn find<T>(&self, find: impl Fn(&Connection) -> Result<Option<T>, Trouble>) -> Result<Option<T>, StoreError> {
+        let behind = self.behind.is_pending();
+        match self.readers.read(&find)?.flatten() {
+            None if behind => self.read(find),
+            found => Ok(found),
+        }
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    fs::create_dir_all(folder).map_err(|error| of_system(folder, &error))?;
+    let ignore = folder.join(".gitignore");
+    if !folder.ends_with(".flowrun") || ignore.exists() {
+        return Ok(());
+    }
+    match fs::write(&ignore, "*\n") {
+        // A folder that may only be read can hold a store all the same; what follows tells.
+        Err(error) if error.kind() != ErrorKind::StorageFull => Ok(()),
+        written => written.map_err(|error| of_system(&ignore, &error)),
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        // The last handle may go in a callback, on the thread that would be waited for; it ends by itself then.
+        if let Some(thread) = self.thread.take().filter(|writer| writer.thread().id() != thread::current().id()) {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn begin(&self, run: &RunInfo) -> Result<(), StoreError> {
+        let run = run.clone();
+        self.ask(move |writer| {
+            write::begin(&mut writer.connection, &run)?;
+            writer.mend(&run.id);
+            Ok(())
+        })
+    }
+
+    fn append(&self, transaction: Transaction, done: Done) {
+        let jobs = match self.jobs() {
+            Ok(jobs) => jobs,
+            Err(error) => return done(Err(error)),
+        };
+        let path = self.path.clone();
+        let acknowledgement = match self.durability {
+            Durability::Off => Acknowledgement::at_once(done, &self.behind, path),
+            Durability::Normal | Durability::Full => Acknowledgement::Then(Some(done), path),
+        };
+        // A job that nobody takes calls back as it is dropped.
+        let _dropped = jobs.send(Job::Append(transaction, acknowledgement));
+    }
+
+    fn run(&self, id: &str) -> Result<Option<RunInfo>, StoreError> {
+        self.read(|connection| read::run(connection, id))
+    }
+
+    fn runs(&self) -> Result<Vec<RunInfo>, StoreError> {
+        self.read(read::runs)
+    }
+
+    fn log(&self, run: &str, from: u64) -> Result<Vec<Stored>, StoreError> {
+        self.read(|connection| read::log(connection, run, from))
+    }
+
+    fn value(&self, hash: ValueHash) -> Result<Option<Arc<str>>, StoreError> {
+        self.find(|connection| read::value(connection, hash))
+    }
+
+    fn entry(&self, key: ValueHash) -> Result<Option<CacheEntry>, StoreError> {
+        self.find(|connection| read::entry(connection, key))
+    }
+
+    fn entries(&self, filter: &EntryFilter) -> Result<Vec<CacheEntry>, StoreError> {
+        self.read(|connection| read::entries(connection, filter))
+    }
+
+    fn forget(&self, keys: &[ValueHash]) -> Result<u64, StoreError> {
+        let keys = keys.to_vec();
+        self.ask(move |writer| write::forget(&mut writer.connection, &keys))
+    }
+
+    fn prune(&self, runs: &[String]) -> Result<u64, StoreError> {
+        let (runs, locks) = (runs.to_vec(), self.locks.clone());
+        self.ask(move |writer| prune::prune(&mut writer.connection, &locks, &runs))
+    }
+
+    fn lock(&self, run: &str) -> Result<Option<Box<dyn RunLock>>, StoreError> {
+        self.jobs()?;
+        let lock = self.locks.lock(run)?;
+        if lock.is_some() {
+            let run = run.to_owned();
+            self.ask(move |writer| {
+                writer.mend(&run);
+                Ok(())
+            })?;
+        }
+        Ok(lock)
+    }
+
+    fn is_driven(&self, run: &str) -> Result<bool, StoreError> {
+        self.locks.is_held(run)
+    }
+
+    fn post(&self, run: &str, step: &str, value: &Value) -> Result<u64, StoreError> {
+        let (run, step, value) = (run.to_owned(), step.to_owned(), value.clone());
+        self.ask(move |writer| write::post(&mut writer.connection, &run, &step, &value))
+    }
+
+    fn letters(&self, run: &str) -> Result<Vec<Letter>, StoreError> {
+        self.read(|connection| read::letters(connection, run))
+    }
+
+    fn judge(&self, letter: u64, verdict: &Result<(), String>) -> Result<(), StoreError> {
+        let verdict = verdict.clone();
+        self.ask(move |writer| write::judge(&mut writer.connection, letter, verdict))
+    }
+
+    fn verdict(&self, letter: u64) -> Result<Option<Result<(), String>>, StoreError> {
+        self.read(|connection| read::verdict(connection, letter))
+    }
+
+    fn damage(&self) -> Result<Vec<String>, StoreError> {
+        self.read(damage::damage)
+    }
+
+    fn size(&self) -> Result<StoreSize, StoreError> {
+        let size = self.read(read::size)?;
+        let length = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
+        let bytes = length(self.path.clone()) + length(read::beside(&self.path, "-wal"));
+        Ok(StoreSize { bytes, ..size })
+    }
+}

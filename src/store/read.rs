@@ -1,0 +1,326 @@
+//! What is read: a few connections that take turns, and the rows as they were written or an error that says which are not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use rusqlite::types::Value as Column;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+
+use flowrun_engine::event::Usage;
+use flowrun_engine::id::ValueHash;
+use flowrun_engine::store::{CacheEntry, EntryFilter, Letter, RunInfo, StoreError, StoreSize, Stored};
+
+use super::schema::{self, Access, connect, is_readable, places, run_and_first};
+use super::trouble::Trouble;
+use super::write::{entry_checksum, letter_checksum, log_checksum, run_checksum, run_number};
+
+/// Most connections that wait for the next reader.
+const IDLE_MAX: usize = 8;
+
+/// How often a look at a file that others begin to write is begun again.
+const LOOKS_MAX: usize = 20;
+
+/// Connections to read.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    /// Whether nothing may be made, because nobody of this store writes.
+    looks_only: bool,
+    idle: Mutex<Vec<(Stamp, Connection)>>,
+}
+
+/// In which state a file is, as far as its readers must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    access: Access,
+    /// Length and time of the last change, where only they tell that somebody writes.
+    file: Option<(u64, Option<SystemTime>)>,
+}
+
+impl Readers {
+    /// Of a file that this store writes, or else only looks at.
+    pub(super) fn new(path: &Path, looks_only: bool) -> Self {
+        Self { path: path.to_owned(), looks_only, idle: Mutex::default() }
+    }
+
+    /// Reads; `None` if there is no file.
+    pub(super) fn read<T>(&self, read: impl Fn(&Connection) -> Result<T, Trouble>) -> Result<Option<T>, StoreError> {
+        let mut looks = 0;
+        loop {
+            let Some(stamp) = self.stamp() else { return Ok(None) };
+            let result = self.once(stamp, &read);
+            // Without locks a look counts only if nobody has begun to write meanwhile.
+            looks += 1;
+            if stamp.file.is_none() || self.stamp() == Some(stamp) || looks == LOOKS_MAX {
+                return result.map_err(|trouble| trouble.at(&self.path));
+            }
+        }
+    }
+
+    fn once<T>(&self, stamp: Stamp, read: impl Fn(&Connection) -> Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+        let idle = {
+            let mut idle = self.idle();
+            idle.retain(|(from, _)| *from == stamp);
+            idle.pop()
+        };
+        let connection = match idle {
+            Some((_, connection)) => connection,
+            None => {
+                let connection = schema::patiently(|| connect(&self.path, stamp.access))?;
+                if self.looks_only && !is_readable(&connection, &self.path)? {
+                    return Ok(None);
+                }
+                connection
+            }
+        };
+        let result = schema::patiently(|| read(&connection));
+        let mut idle = self.idle();
+        if result.is_ok() && idle.len() < IDLE_MAX {
+            idle.push((stamp, connection));
+        }
+        result.map(Some)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Stamp, Connection)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: there is no file.
+    fn stamp(&self) -> Option<Stamp> {
+        if !self.looks_only {
+            return Some(Stamp { access: Access::Read, file: None });
+        }
+        let file = fs::metadata(&self.path).ok()?;
+        let length = |ending: &str| fs::metadata(beside(&self.path, ending)).map(|beside| beside.len());
+        // Whoever has it open has a file of shared memory, or left it in a crash; then locks say who may do what.
+        let access = match (length("-shm"), length("-wal")) {
+            (Ok(_), Ok(_)) => Access::Look,
+            (_, Ok(1..)) => Access::LookAtLog,
+            _ => Access::LookAtFile,
+        };
+        let seen = (file.len(), file.modified().ok());
+        Some(Stamp { access, file: Some(seen).filter(|_| access != Access::Look) })
+    }
+}
+
+/// The path of a file that SQLite keeps beside the database.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+const RUN_COLUMNS: &str = "id, workflow, started_ms, origin, checksum, summary, summary_checksum";
+
+/// See [`Store::run`](flowrun_engine::store::Store::run).
+pub(super) fn run(connection: &Connection, id: &str) -> Result<Option<RunInfo>, Trouble> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {RUN_COLUMNS} FROM run WHERE id = ?1"))?;
+    let mut rows = statement.query([id])?;
+    rows.next()?.map(run_info).transpose()
+}
+
+/// See [`Store::runs`](flowrun_engine::store::Store::runs). Where the file is damaged: those that can be read.
+pub(super) fn runs(connection: &Connection) -> Result<Vec<RunInfo>, Trouble> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {RUN_COLUMNS} FROM run ORDER BY id"))?;
+    let mut rows = statement.query([])?;
+    let mut runs = Vec::new();
+    loop {
+        let read = rows.next().map_err(Trouble::from).and_then(|row| row.map(run_info).transpose());
+        match read {
+            Ok(Some(run)) => runs.push(run),
+            Ok(None) => return Ok(runs),
+            Err(trouble) if trouble.is_busy() => return Err(trouble),
+            Err(_) => return Ok(runs_one_by_one(connection)),
+        }
+    }
+}
+
+/// Every run that some way leads to: along the table and along its index, from both ends.
+fn runs_one_by_one(connection: &Connection) -> Vec<RunInfo> {
+    let ways = [
+        "SELECT number FROM run NOT INDEXED ORDER BY number",
+        "SELECT number FROM run NOT INDEXED ORDER BY number DESC",
+        "SELECT number FROM run ORDER BY id",
+        "SELECT number FROM run ORDER BY id DESC",
+    ];
+    let mut numbers = std::collections::BTreeSet::new();
+    for way in ways {
+        if let Ok(mut statement) = connection.prepare(way)
+            && let Ok(mut rows) = statement.query([])
+        {
+            while let Ok(Some(row)) = rows.next() {
+                numbers.extend(row.get::<_, i64>(0));
+            }
+        }
+    }
+    let one = |number: i64| {
+        let mut statement =
+            connection.prepare_cached(&format!("SELECT {RUN_COLUMNS} FROM run WHERE number = ?1")).ok()?;
+        let mut rows = statement.query([number]).ok()?;
+        rows.next().ok()?.map(run_info)?.ok()
+    };
+    let mut runs: Vec<RunInfo> = numbers.into_iter().filter_map(one).collect();
+    runs.sort_by(|a, b| a.id.cmp(&b.id));
+    runs
+}
+
+/// A run of the columns that are read of one.
+pub(super) fn run_info(row: &Row<'_>) -> Result<RunInfo, Trouble> {
+    let id: String = row.get(0)?;
+    let damaged = |what: &str| Trouble::Damaged(format!("run `{id}`: {what} is not what was written"));
+    let (workflow, started_ms, origin): (String, i64, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+    if run_checksum(&id, &workflow, started_ms as u64, &origin) != row.get::<_, i64>(4)? {
+        return Err(damaged("who it is"));
+    }
+    let summary: Option<String> = row.get(5)?;
+    let sum = summary.as_ref().map(|summary| schema::checksum(&[summary.as_bytes()]));
+    if sum != row.get(6)? {
+        return Err(damaged("its summary"));
+    }
+    let summary = summary.map(|summary| serde_json::from_str(&summary)).transpose();
+    Ok(RunInfo {
+        workflow,
+        started_ms: started_ms as u64,
+        origin: serde_json::from_str(&origin).map_err(|_| damaged("its origin"))?,
+        summary: summary.map_err(|_| damaged("its summary"))?,
+        id,
+    })
+}
+
+/// See [`Store::log`](flowrun_engine::store::Store::log).
+pub(super) fn log(connection: &Connection, run: &str, from: u64) -> Result<Vec<Stored>, Trouble> {
+    let Some(number) = run_number(connection, run)? else { return Ok(Vec::new()) };
+    let (first, last) = places(number, from);
+    let select = "SELECT place, lines, checksum FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
+    let mut statement = connection.prepare_cached(select)?;
+    let mut rows = statement.query([first, last])?;
+    let mut log = Vec::new();
+    while let Some(row) = rows.next()? {
+        log.push(stored(row, run)?);
+    }
+    Ok(log)
+}
+
+/// A transaction of the columns place, lines and checksum.
+pub(super) fn stored(row: &Row<'_>, run: &str) -> Result<Stored, Trouble> {
+    let place = row.get(0)?;
+    let (_, first) = run_and_first(place);
+    let lines = row.get_ref(1)?.as_bytes().unwrap_or_default();
+    let lines = String::from_utf8(lines.to_vec()).ok();
+    match lines.filter(|lines| Ok(log_checksum(place, lines.as_bytes())) == row.get(2)) {
+        Some(lines) => Ok(Stored { first, lines }),
+        None => Err(Trouble::Damaged(format!("run `{run}`: what follows from event {first} is not what was written"))),
+    }
+}
+
+/// See [`Store::value`](flowrun_engine::store::Store::value).
+pub(super) fn value(connection: &Connection, hash: ValueHash) -> Result<Option<Arc<str>>, Trouble> {
+    let mut statement = connection.prepare_cached("SELECT text FROM value WHERE hash = ?1")?;
+    let mut rows = statement.query([hash.as_bytes()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let text = row.get_ref(0)?.as_str().ok().filter(|text| ValueHash::of_bytes(text.as_bytes()) == hash);
+    match text {
+        Some(text) => Ok(Some(text.into())),
+        None => Err(Trouble::Damaged(format!("value {hash} is not what was written"))),
+    }
+}
+
+const ENTRY_COLUMNS: &str =
+    "key, value, kind, node, run, step, calls, prompt_tokens, completion_tokens, created_ms, checksum";
+
+/// See [`Store::entry`](flowrun_engine::store::Store::entry).
+pub(super) fn entry(connection: &Connection, key: ValueHash) -> Result<Option<CacheEntry>, Trouble> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {ENTRY_COLUMNS} FROM entry WHERE key = ?1"))?;
+    let mut rows = statement.query([key.as_bytes()])?;
+    rows.next()?.map(cache_entry).transpose()
+}
+
+/// An entry of the columns that are read of one.
+pub(super) fn cache_entry(row: &Row<'_>) -> Result<CacheEntry, Trouble> {
+    let number = |column: usize| row.get::<_, i64>(column).map(|number| number as u64);
+    let entry = CacheEntry {
+        key: ValueHash::from_bytes(row.get(0)?),
+        value: ValueHash::from_bytes(row.get(1)?),
+        kind: row.get(2)?,
+        node: row.get(3)?,
+        run: row.get(4)?,
+        step: row.get(5)?,
+        usage: Usage { calls: number(6)?, prompt_tokens: number(7)?, completion_tokens: number(8)? },
+        created_ms: number(9)?,
+    };
+    if entry_checksum(&entry) != row.get::<_, i64>(10)? {
+        return Err(Trouble::Damaged(format!("cache entry {} is not what was written", entry.key)));
+    }
+    Ok(entry)
+}
+
+/// See [`Store::entries`](flowrun_engine::store::Store::entries).
+pub(super) fn entries(connection: &Connection, filter: &EntryFilter) -> Result<Vec<CacheEntry>, Trouble> {
+    let mut conditions = vec!["1"];
+    let mut columns = Vec::new();
+    if let Some(kind) = &filter.kind {
+        conditions.push("kind = ?");
+        columns.push(Column::Text(kind.clone()));
+    }
+    if let Some(node) = &filter.node {
+        conditions.push("node = ?");
+        columns.push(Column::Text(node.clone()));
+    }
+    let conditions = conditions.join(" AND ");
+    let select = format!("SELECT {ENTRY_COLUMNS} FROM entry WHERE {conditions} ORDER BY created_ms DESC, key");
+    let mut statement = connection.prepare(&select)?;
+    let mut rows = statement.query(params_from_iter(columns))?;
+    let limit = filter.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut entries = Vec::new();
+    while entries.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        entries.extend(Some(cache_entry(row)?).filter(|entry| filter.admits(entry)));
+    }
+    Ok(entries)
+}
+
+/// See [`Store::letters`](flowrun_engine::store::Store::letters).
+pub(super) fn letters(connection: &Connection, run: &str) -> Result<Vec<Letter>, Trouble> {
+    let Some(number) = run_number(connection, run)? else { return Ok(Vec::new()) };
+    let select = "SELECT number, run, step, value, checksum FROM letter WHERE run = ?1 AND judged = 0 ORDER BY number";
+    let mut statement = connection.prepare_cached(select)?;
+    let mut rows = statement.query([number])?;
+    let mut letters = Vec::new();
+    while let Some(row) = rows.next()? {
+        letters.push(letter(row)?);
+    }
+    Ok(letters)
+}
+
+/// A letter of the columns number, run, step, value and checksum.
+pub(super) fn letter(row: &Row<'_>) -> Result<Letter, Trouble> {
+    let (number, run, step, value): (i64, i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+    let read = serde_json::from_str(&value).ok().filter(|_| Ok(letter_checksum(run, &step, &value)) == row.get(4));
+    match read {
+        Some(value) => Ok(Letter { number: number as u64, step, value }),
+        None => Err(Trouble::Damaged(format!("letter {number} is not what was written"))),
+    }
+}
+
+/// See [`Store::verdict`](flowrun_engine::store::Store::verdict).
+pub(super) fn verdict(connection: &Connection, letter: u64) -> Result<Option<Result<(), String>>, Trouble> {
+    let select = "SELECT refusal FROM letter WHERE number = ?1 AND judged = 1";
+    let mut statement = connection.prepare_cached(select)?;
+    let refusal: Option<Option<String>> = statement.query_row(params![letter as i64], |row| row.get(0)).optional()?;
+    Ok(refusal.map(|refusal| refusal.map_or(Ok(()), Err)))
+}
+
+/// See [`Store::size`](flowrun_engine::store::Store::size).
+pub(super) fn size(connection: &Connection) -> Result<StoreSize, Trouble> {
+    let count = |select: &str| connection.query_row(select, [], |row| row.get::<_, i64>(0)).map(|count| count as u64);
+    Ok(StoreSize {
+        runs: count("SELECT count(*) FROM run")?,
+        entries: count("SELECT count(*) FROM entry")?,
+        values: count("SELECT count(*) FROM value")?,
+        value_bytes: count("SELECT coalesce(sum(octet_length(text)), 0) FROM value")?,
+        bytes: 0,
+    })
+}
