@@ -48,6 +48,8 @@
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "some of it is for the command line alone"))]
+pub mod compare;
 #[cfg(feature = "cli")]
 mod configuration;
 pub mod cost;

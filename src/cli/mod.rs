@@ -3,6 +3,7 @@
 mod bench;
 mod cache;
 mod check;
+mod compare;
 mod cost;
 mod db;
 mod draw;
@@ -52,6 +53,18 @@ Examples:
 
 Exit codes: 0 success, 1 failed, 2 wrong usage or a file that does not check, 3 a budget or limit was used up, 4 cancelled, \
 5 waits for a person's answer.";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  flowrun diff 20261126-0707 last
+  flowrun diff 20261126-0707 last answer --all
+
+Exit codes: 0 the same outcome (with STEP: the step is the same), 1 another one, 2 wrong usage.";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  flowrun explain last answer
+  flowrun explain last facts[2] --json";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -119,6 +132,43 @@ enum Command {
         /// The values too, each before the first event that names it
         #[arg(long)]
         values: bool,
+        #[command(flatten)]
+        place: DbArgs,
+    },
+    /// Compare two runs: the first step that went another way, what differs, the outputs and what each cost
+    ///
+    /// Steps are matched by path. The first difference is the first event of B's log that decides something otherwise than A did: a
+    /// guard, a list of items, a route, an input, what a key was made of, an outcome.
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff {
+        /// The first run: `last`, or an id or its unique beginning
+        a: String,
+        /// The second run
+        b: String,
+        /// Only this step: its input, key and value in both runs
+        step: Option<String>,
+        /// One JSON object instead of a text for people
+        #[arg(long)]
+        json: bool,
+        /// Every step, those that are equal too, and texts at any length
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        place: DbArgs,
+    },
+    /// Say why a step ran, was skipped, failed, waits, or was answered without a call
+    ///
+    /// Each sentence names the events of the log that it is read from. If the step asked for itself, the nearest earlier question
+    /// is named, and every part of the key that changed since.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain {
+        /// `last`, or a run's id or its unique beginning
+        run: String,
+        /// The step's path, as `flowrun trace` shows it: `answer`, `facts[2]`, `draft#1`
+        step: String,
+        /// One JSON object instead of a text for people
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: DbArgs,
     },
@@ -261,6 +311,8 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Trace { run, step, format, prompts, place } => {
             trace::trace(&run, step.as_deref(), format, prompts, &place)
         }
+        Command::Diff { a, b, step, json, all, place } => compare::diff(&a, &b, step.as_deref(), json, all, &place),
+        Command::Explain { run, step, json, place } => compare::explain(&run, &step, json, &place),
         Command::Runs(args) => runs::runs(args),
         Command::Export { run, values, place } => export::export(&run, values, &place),
         Command::Cache(command) => cache::cache(command),
