@@ -35,6 +35,8 @@ struct Redraw {
     by: String,
     /// Whether the node itself does.
     own: bool,
+    /// Whether its answers are found by a `key`.
+    keyed: bool,
 }
 
 impl Checker<'_> {
@@ -48,7 +50,8 @@ impl Checker<'_> {
         for redraw in found.into_values() {
             let at: Vec<&str> = redraw.path.iter().map(String::as_str).collect();
             let name = at.last().copied().unwrap_or_default();
-            let message = format!("`{name}` asks the same in every pass of {}: its kept answer comes back", redraw.by);
+            let same = if redraw.keyed { "has the same `key`" } else { "asks the same" };
+            let message = format!("`{name}` {same} in every pass of {}: its kept answer comes back", redraw.by);
             let salt = if redraw.loops > 1 { "pass" } else { "iteration" };
             let problem = self.warning(codes::KEPT_ANSWER, &at, message);
             problem.help.push(format!("write `salt: {salt}`: every pass gets an answer of its own"));
@@ -130,19 +133,24 @@ fn look(node: &Node, passes: Passes, path: &[String], around: usize, found: &mut
     for _ in 0..WALKS_MAX {
         walk.body(node, passes, &mut path.to_vec());
         if !walk.again {
-            let name = node.name.trim_start_matches("loop(").trim_end_matches(')');
-            let by = match (passes, &node.work) {
-                (Passes::Items, _) => format!("the sequential `for_each` of `{name}`"),
-                (_, Work::Loop(_)) => format!("the loop of `{name}`"),
-                _ => format!("the `repeat` of `{name}`"),
-            };
-            for (at, loops) in walk.same {
+            for (at, loops, keyed) in walk.same {
                 let own = at == path && !matches!(node.work, Work::Loop(_));
-                found(Redraw { path: at, loops: around + loops, by: by.clone(), own });
+                found(Redraw { path: at, loops: around + loops, by: called(node, passes, own), own, keyed });
             }
             return;
         }
     }
+}
+
+/// What a loop is called where a node of it is spoken of.
+fn called(node: &Node, passes: Passes, own: bool) -> String {
+    let name = node.name.trim_start_matches("loop(").trim_end_matches(')');
+    let word = match (passes, &node.work) {
+        (_, Work::Loop(_)) => return format!("the loop of `{name}`"),
+        (Passes::Items, _) => "sequential `for_each`",
+        (Passes::Repeat, _) => "`repeat`",
+    };
+    if own { format!("its {word}") } else { format!("the {word} of `{name}`") }
 }
 
 /// Whether there is a model in it whose answers are kept, so that a loop is worth a walk.
@@ -169,8 +177,8 @@ struct Walk<'g> {
     items: Vec<(&'g str, &'g str, Differs)>,
     /// The loops around the place of the walk, this one first: the node that makes the passes, and the graph of its body.
     loops: Vec<(&'g str, Option<&'g Graph>)>,
-    /// Models that ask the same in every pass, and how many loops are around their work.
-    same: Vec<(Vec<String>, usize)>,
+    /// Models that ask the same in every pass, how many loops are around their work, and whether that is their `key`.
+    same: Vec<(Vec<String>, usize, bool)>,
     /// Names of which earlier values were looked at, and that were not marked.
     looked_back: BTreeSet<&'g str>,
     /// Whether one of these was marked after that.
@@ -249,7 +257,7 @@ impl<'g> Walk<'g> {
                 let asked = if code.cache.key.is_some() { self.optional(&code.cache.key) } else { self.fields(code) };
                 let anew = code.cache.scope == CacheScope::Off || code.cache.salt.is_some();
                 let same = asked == Differs::No && is_candidate(code);
-                self.same.extend(same.then(|| (path.clone(), self.loops.len())));
+                self.same.extend(same.then(|| (path.clone(), self.loops.len(), code.cache.key.is_some())));
                 if same { Differs::Once } else { asked.max(Differs::when(anew)) }
             }
             Work::Loop(graph) => self.graph(graph, path),

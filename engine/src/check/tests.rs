@@ -106,7 +106,7 @@ fn what_is_said_of_answers_is_compiled_and_its_names_are_waited_for() {
 /// The nodes that are warned of, with the loop and the salt that are spoken of.
 fn same(text: &str) -> Vec<String> {
     let found = nodes(text);
-    let of_answers = found.iter().filter(|line| line.contains("asks the same"));
+    let of_answers = found.iter().filter(|line| line.starts_with("FR104"));
     let part = |line: &str, from: &str, to: &str| -> String {
         line.split_once(from).and_then(|(_, rest)| rest.split_once(to)).map_or("?", |(part, _)| part).to_owned()
     };
@@ -121,21 +121,44 @@ fn same(text: &str) -> Vec<String> {
 fn models_that_ask_the_same_in_every_pass_are_warned_of() {
     let by_repeat =
         |attributes: &str| same(&format!("  a: {{prompt: 'hi {{{{ n }}}}', repeat: {{max: 3}}{attributes}}}\n"));
-    assert_eq!(by_repeat(""), ["a in the `repeat` of `a`: iteration"]);
-    assert_eq!(by_repeat(", key: n"), ["a in the `repeat` of `a`: iteration"]);
+    assert_eq!(by_repeat(""), ["a in its `repeat`: iteration"]);
+    assert_eq!(by_repeat(", key: n"), ["a in its `repeat`: iteration"]);
     for fresh in [", salt: iteration", ", cache: off", ", key: iteration", ", system: '{{ last.a }}'"] {
         assert_eq!(by_repeat(fresh), [""; 0], "{fresh}");
     }
     let by_items = |text: &str| same(&format!("  a: {{for_each: '[1, 2]', sequential: true, prompt: '{text}'}}\n"));
-    assert_eq!(by_items("hi"), ["a in the sequential `for_each` of `a`: iteration"]);
+    assert_eq!(by_items("hi"), ["a in its sequential `for_each`: iteration"]);
     for fresh in ["{{ item }}", "{{ index }}", "{{ last.a }}", "{{ past.a }}", "{{ iteration }}", "{{ pass }}"] {
         assert_eq!(by_items(fresh), [""; 0], "{fresh}");
     }
     assert_eq!(same("  a: {for_each: '[1, 2]', prompt: hi}\n"), [""; 0], "no loop");
     assert_eq!(
         same("  a: {for_each: '[1, 2]', sequential: true, repeat: {max: 3}, prompt: '{{ item }}'}\n"),
-        ["a in the `repeat` of `a`: pass"]
+        ["a in its `repeat`: pass"]
     );
+}
+
+#[test]
+fn kept_answers_of_what_acts_on_the_world_are_warned_of() {
+    let mut kinds = kinds();
+    for effect in [true, false] {
+        let name = if effect { "send" } else { "look" };
+        kinds.insert(name.to_owned(), Arc::new(KindSpec { effect, ..KindSpec::leaf(name) }));
+    }
+    let found = |node: &str| {
+        let text = format!("flowrun: 1\nnodes:\n  a: {node}\n");
+        let (checked, _) = check_text("t.yaml", &text, &kinds, &NoLibrary).unwrap();
+        checked.warnings.iter().map(|warning| (warning.code, warning.path.clone())).collect::<Vec<_>>()
+    };
+    for scope in ["shared", "run"] {
+        assert_eq!(
+            found(&format!("{{kind: send, cache: {scope}}}")),
+            [(codes::KEPT_ANSWER, "nodes.a.cache".to_owned())]
+        );
+        assert_eq!(found(&format!("{{kind: look, cache: {scope}}}")), []);
+    }
+    assert_eq!(found("{kind: send, cache: off}"), []);
+    assert_eq!(found("{kind: send}"), []);
 }
 
 #[test]
