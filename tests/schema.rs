@@ -194,7 +194,7 @@ fn the_schema_refuses_nothing_that_the_checker_accepts() {
     keys.extend(kinds().values().flat_map(|spec| spec.fields.iter().map(|field| field.name.clone())));
     let values = json!([null, true, 0, 3, -1, 2.5, "3", "1.5 s", "n", "fail", "drop", "any", "llm", "string?", "[string] = []", "server",
         "{a: {b: number}}", "x | y", "@zero-shot-cot", "a?", ["server"], ["a", "b?"], ["string"], [], [1, 2], {}, {"value": 1}, {"max": 2},
-        {"nodes": 3}, {"a": {"value": 1}}, {"kinds": ["calc"]}, {"type": "string"}, {"calls": 3}, {"b": "string"}, "search", ["search", "lookup"], "run",
+        {"nodes": 3}, {"a": {"value": 1}}, {"kinds": ["calc"]}, {"type": "string"}, {"calls": 3}, {"b": "string"}, "search", ["search", "lookup"],
         {"tools": ["search"]}]);
     let values = values.as_array().unwrap();
     let corpus: Vec<Value> = shown().iter().filter_map(|(name, text)| data(name, text)).collect();

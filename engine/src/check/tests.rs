@@ -98,6 +98,8 @@ fn what_is_said_of_answers_is_compiled_and_its_names_are_waited_for() {
     assert_eq!(sources(&w.graph, "said"), [("a".into(), Required)]);
     let said = w.graph.node(w.graph.find("said").unwrap());
     assert!(said.is_kept, "`last.said` in a salt keeps the values of earlier passes");
+    let again = check_text("t.yaml", &w.definition.to_yaml(), &kinds(), &NoLibrary).unwrap().0.workflow;
+    assert_eq!(again.definition, w.definition, "written out and read again");
     let key = said.code.cache.key.as_ref().unwrap();
     let bound = key.leaves().into_iter().flat_map(|(_, leaf)| leaf.names()).map(|name| name.node).collect::<Vec<_>>();
     assert_eq!(bound, [w.graph.find("a")], "no evaluation searches");
