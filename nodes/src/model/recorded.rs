@@ -118,7 +118,9 @@ impl Recorded {
                 let candidates = calls.iter().filter(|call| counts(call));
                 match nearest::nearest(candidates, request, sample) {
                     Some((line, difference)) => {
-                        format!("has no answer to this request; the nearest one is in line {line}: {difference}")
+                        format!(
+                            "has no answer to this request; the nearest one is on its line {line} and differs in {difference}"
+                        )
                     }
                     None => "has no answer to this request: no calls were recorded".to_owned(),
                 }

@@ -95,35 +95,38 @@ async fn what_was_not_recorded_shows_the_nearest() {
         let context = CallContext { sample, ..CallContext::default() };
         let error = model.chat(&request, &context).await.unwrap_err();
         assert_eq!((error.code.as_str(), error.class), ("no_recording", ErrorClass::Terminal));
-        let (_, said) = error.message.split_once("the nearest one is in ").unwrap();
+        let (_, said) = error.message.split_once("the nearest one is on its ").unwrap();
         said.strip_suffix("; record the run again with `--record FILE`").unwrap().to_owned()
     };
     let town = "Name a town\nin the north of Spain.";
     assert_eq!(
         miss(|_| {}, "Name a town\nin the north of Italy.", None).await,
-        "line 1: line 2 of message 1 (user) was `in the north of Spain.` and is `in the north of Italy.`"
+        "line 1 and differs in line 2 of message 1 (user): it was `in the north of Spain.` and is `in the north of Italy.`"
     );
     assert_eq!(
         miss(|_| {}, "Name a river", Some(2)).await,
-        "line 2: line 1 of message 1 (user) was `Name a river.` and is `Name a river`"
+        "line 2 and differs in line 1 of message 1 (user): it was `Name a river.` and is `Name a river`"
     );
     assert_eq!(
         miss(|request| drop(request.params.insert("temperature".to_owned(), json!(1))), town, None).await,
-        "line 1: the parameter `temperature` was `0.7` and is `1`"
+        "line 1 and differs in the parameter `temperature`: it was `0.7` and is `1`"
     );
     assert_eq!(
         miss(|request| drop(request.params.insert("seed".to_owned(), json!(1))), town, None).await,
-        "line 1: the parameter `seed` was `none` and is `1`"
+        "line 1 and differs in the parameter `seed`: it was `none` and is `1`"
     );
     assert_eq!(
         miss(|request| request.json_schema.as_mut().unwrap()["type"] = json!("array"), town, None).await,
-        "line 1: the schema at /type was `\"object\"` and is `\"array\"`"
+        "line 1 and differs in the schema at /type: it was `\"object\"` and is `\"array\"`"
     );
     assert_eq!(
         miss(|request| request.messages.push(Message::new(Role::Assistant, "x")), town, None).await,
-        "line 1: the number of messages was `1` and is `2`"
+        "line 1 and differs in the number of messages: it was `1` and is `2`"
     );
-    assert_eq!(miss(|_| {}, "Name a river.", Some(0)).await, "line 2: the number of the sample was `2` and is `0`");
+    assert_eq!(
+        miss(|_| {}, "Name a river.", Some(0)).await,
+        "line 2 and differs in the number of the sample: it was `2` and is `0`"
+    );
 }
 
 #[tokio::test]
