@@ -172,6 +172,29 @@ async fn replies_take_the_time_that_they_are_told_to() {
     assert_eq!(timed(&place.open(), "x").await, (0, vec![piece(0, "ab cd ef")]));
 }
 
+#[tokio::test]
+async fn waits_that_servers_asked_for_keep_their_meaning() {
+    let place = Place::new();
+    place.record("- {status: 429, reply: slow down}", &[("short", None), ("long", None)]).await;
+    let text = std::fs::read_to_string(place.path()).unwrap();
+    let mut lines = text.lines().zip([7_000, 3_600_000]).map(|(line, wait_ms)| {
+        line.replacen("},\"latency_ms\"", &format!(",\"retry_after_ms\":{wait_ms}}},\"latency_ms\""), 1) + "\n"
+    });
+    std::fs::write(place.path(), lines.by_ref().collect::<String>()).unwrap();
+    let waits = async |factor: f64| {
+        let model = place.open().latency(factor);
+        let mut waits = Vec::new();
+        for text in ["short", "long"] {
+            let error = model.chat(&request(text), &CallContext::default()).await.unwrap_err();
+            waits.push(error.retry_after_ms.unwrap());
+        }
+        waits
+    };
+    assert_eq!(waits(0.0).await, [0, 3_600_000]);
+    assert_eq!(waits(0.5).await, [3_500, 3_600_000]);
+    assert_eq!(waits(100.0).await, [60_000, 3_600_000]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_given_up_gets_no_answer_and_is_used_last() {
     let place = Place::new();
