@@ -18,5 +18,6 @@ mod model;
 mod records;
 mod schema;
 mod shell;
+mod store;
 mod terminal;
 mod tidy;

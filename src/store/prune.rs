@@ -24,6 +24,7 @@ pub(super) fn prune(connection: &mut Connection, locks: &Locks, runs: &[String])
         let Some(_lock) = locks.lock(run)? else { continue };
         let (first, last) = places(number, 0);
         transaction.execute("DELETE FROM log WHERE place BETWEEN ?1 AND ?2", [first, last])?;
+        transaction.execute("DELETE FROM tail WHERE run = ?1", [number])?;
         transaction.execute("DELETE FROM letter WHERE run = ?1", [number])?;
         transaction.execute("DELETE FROM run WHERE number = ?1", [number])?;
     }

@@ -191,28 +191,49 @@ pub(super) fn run_info(row: &Row<'_>) -> Result<RunInfo, Trouble> {
 
 /// See [`Store::log`](flowrun_engine::store::Store::log).
 pub(super) fn log(connection: &Connection, run: &str, from: u64) -> Result<Vec<Stored>, Trouble> {
-    let Some(number) = run_number(connection, run)? else { return Ok(Vec::new()) };
+    // One transaction, so that the tail and the rows are of the same moment.
+    let moment = connection.unchecked_transaction()?;
+    let Some(number) = run_number(&moment, run)? else { return Ok(Vec::new()) };
+    let tail: Option<i64> = moment
+        .prepare_cached("SELECT last FROM tail WHERE run = ?1")?
+        .query_row([number], |row| row.get(0))
+        .optional()?;
     let (first, last) = places(number, from);
-    let select = "SELECT place, lines, checksum FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
-    let mut statement = connection.prepare_cached(select)?;
+    let select = "SELECT place, lines, checksum, before FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
+    let mut statement = moment.prepare_cached(select)?;
     let mut rows = statement.query([first, last])?;
-    let mut log = Vec::new();
+    let mut log: Vec<Stored> = Vec::new();
     while let Some(row) = rows.next()? {
-        log.push(stored(row, run)?);
+        let (stored, before) = stored(row, run)?;
+        let follows = match log.last() {
+            Some(previous) => before == Some(previous.first),
+            None => before.is_none_or(|before| before < from),
+        };
+        if !follows {
+            return Err(Trouble::Damaged(format!("run `{run}`: events before event {} are missing", stored.first)));
+        }
+        log.push(stored);
     }
-    Ok(log)
+    match tail.map(|tail| tail as u64) {
+        Some(tail) if tail >= from && log.last().is_none_or(|last| last.first != tail) => {
+            Err(Trouble::Damaged(format!("run `{run}`: events up to event {tail} are missing at the end")))
+        }
+        _ => Ok(log),
+    }
 }
 
-/// A transaction of the columns place, lines and checksum.
-pub(super) fn stored(row: &Row<'_>, run: &str) -> Result<Stored, Trouble> {
+/// A transaction of the columns place, lines, checksum and before; with it, the number of the one before it.
+pub(super) fn stored(row: &Row<'_>, run: &str) -> Result<(Stored, Option<u64>), Trouble> {
     let place = row.get(0)?;
     let (_, first) = run_and_first(place);
-    let lines = row.get_ref(1)?.as_bytes().unwrap_or_default();
-    let lines = String::from_utf8(lines.to_vec()).ok();
-    match lines.filter(|lines| Ok(log_checksum(place, lines.as_bytes())) == row.get(2)) {
-        Some(lines) => Ok(Stored { first, lines }),
-        None => Err(Trouble::Damaged(format!("run `{run}`: what follows from event {first} is not what was written"))),
+    let damaged = || Trouble::Damaged(format!("run `{run}`: what follows from event {first} is not what was written"));
+    let lines = row.get_ref(1)?.as_bytes().map_err(|_| damaged())?;
+    let before = row.get(3).map_err(|_| damaged())?;
+    if Ok(log_checksum(place, before, lines)) != row.get(2) {
+        return Err(damaged());
     }
+    let lines = String::from_utf8(lines.to_vec()).map_err(|_| damaged())?;
+    Ok((Stored { first, lines }, before.map(|before| before as u64)))
 }
 
 /// See [`Store::value`](flowrun_engine::store::Store::value).

@@ -2,7 +2,8 @@
 //!
 //! A log's transactions are rows of one table, by a number that is made of the run's and of the first event's ([`place`]): reading a
 //! run is reading neighbours. Values stand in the order in which they came and are found by an index of their hashes: a big row in the
-//! index itself would make every look-up read more pages. Every row carries a checksum of 8 bytes, values their hash.
+//! index itself would make every look-up read more pages. Every row carries a checksum of 8 bytes, values their hash. Rows that a damaged
+//! page has lost show too: each transaction knows the number of the one before it, and a table of tails that of each run's last.
 
 use std::path::Path;
 use std::thread;
@@ -33,7 +34,8 @@ CREATE TABLE run (
     summary TEXT,
     summary_checksum INTEGER
 );
-CREATE TABLE log (place INTEGER PRIMARY KEY, lines TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE log (place INTEGER PRIMARY KEY, before INTEGER, lines TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE tail (run INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE value (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, text TEXT NOT NULL);
 CREATE UNIQUE INDEX value_hash ON value (hash);
 CREATE TABLE entry (
@@ -219,7 +221,8 @@ const EVENT_BITS: u32 = 36;
 
 /// Where a transaction stands in the log: by run, then by the number of its first event. `None` for numbers that no run reaches.
 pub(super) fn place(run: i64, first: u64) -> Option<i64> {
-    (first < 1 << EVENT_BITS && (0..1 << (63 - EVENT_BITS)).contains(&run)).then(|| run << EVENT_BITS | first as i64)
+    let fits = first < 1 << EVENT_BITS && (0..1 << (63 - EVENT_BITS)).contains(&run);
+    fits.then_some(run << EVENT_BITS | first as i64)
 }
 
 /// The places of a run from an event on: the first and the last.
