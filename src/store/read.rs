@@ -132,7 +132,10 @@ pub(super) fn runs(connection: &Connection) -> Result<Vec<RunInfo>, Trouble> {
             Ok(Some(run)) => runs.push(run),
             Ok(None) => return Ok(runs),
             Err(trouble) if trouble.is_busy() => return Err(trouble),
-            Err(_) => return Ok(runs_one_by_one(connection)),
+            Err(trouble) => {
+                let readable = runs_one_by_one(connection);
+                return if readable.is_empty() { Err(trouble) } else { Ok(readable) };
+            }
         }
     }
 }

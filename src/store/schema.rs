@@ -88,9 +88,10 @@ pub(super) fn connect(path: &Path, access: Access) -> Result<Connection, Trouble
     };
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = match access {
-        Access::LookAtLog => Connection::open_with_flags(uri(path, "nolock=1"), flags),
+        // Where there is nobody to lock out, a read-only medium may not even take the file for locks.
+        Access::LookAtLog if cfg!(unix) => Connection::open_with_flags(uri(path, "mode=ro&vfs=unix-none"), flags),
         Access::LookAtFile => Connection::open_with_flags(uri(path, "immutable=1"), flags),
-        Access::Look => Connection::open_with_flags(uri(path, "mode=ro"), flags),
+        Access::Look | Access::LookAtLog => Connection::open_with_flags(uri(path, "mode=ro"), flags),
         _ => Connection::open_with_flags(path, flags),
     }?;
     be_patient(&mut connection)?;
@@ -99,7 +100,7 @@ pub(super) fn connect(path: &Path, access: Access) -> Result<Connection, Trouble
     connection.execute_batch("PRAGMA cell_size_check = 1; PRAGMA trusted_schema = 0; PRAGMA foreign_keys = 0")?;
     match access {
         Access::Write(durability) => set_up_writing(&mut connection, durability)?,
-        Access::LookAtLog => {
+        Access::LookAtLog if cfg!(unix) => {
             // Keeps the index of the log in memory, where others would want a file for it.
             connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA query_only = 1")?;
         }
