@@ -8,6 +8,8 @@ mod locks;
 mod prune;
 mod read;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod trouble;
 mod write;
 mod writer;

@@ -23,7 +23,7 @@ const APPLICATION: i64 = 0x666C_6F77;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What makes format `n` of format `n - 1`, from nothing on. Never changed, only added to.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &["
 CREATE TABLE run (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -176,7 +176,8 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Tr
     Ok(())
 }
 
-fn apply(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), Trouble> {
+/// Makes the format that the last of these migrations makes, of whatever format there is.
+pub(super) fn apply(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), Trouble> {
     let transaction = begin_writing(connection)?;
     // Another process may have been faster.
     let found = found_format(&transaction, path, migrations.len())?;
