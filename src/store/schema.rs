@@ -131,7 +131,12 @@ fn set_up_writing(connection: &mut Connection, durability: Durability) -> Result
         "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
          PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 2048; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY"
     );
-    patiently(|| Ok(connection.execute_batch(&text)?))
+    patiently(|| Ok(connection.execute_batch(&text)?))?;
+    if connection.is_readonly("main")? {
+        let place = connection.path().unwrap_or_default().to_owned();
+        return Err(StoreError::ReadOnly { place, detail: "the file may only be read".to_owned() }.into());
+    }
+    Ok(())
 }
 
 /// Waits for others in short naps of uneven length, so that of many processes none waits for ever.
