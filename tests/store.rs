@@ -194,7 +194,13 @@ fn child() {
     store.begin(&run(id)).unwrap();
     let began = Instant::now();
     for group in (0..).step_by(50) {
-        for (first, result) in (group..).zip(append(&store, (group..group + 50).map(|first| transaction(id, first)))) {
+        let one = |first| {
+            let mut one = transaction(id, first);
+            // Ballast, so that a disk is full sooner.
+            one.values.extend((what == "fill").then(|| value(&format!("\"{first}{}\"", "x".repeat(number as usize)))));
+            one
+        };
+        for (first, result) in (group..).zip(append(&store, (group..group + 50).map(one))) {
             match result {
                 Ok(()) => say(format!("kept {first}")),
                 Err(StoreError::Full { .. }) if what == "fill" => return full(&store, id, first),
@@ -258,11 +264,11 @@ fn a_writer_that_is_killed_leaves_whole_transactions_and_all_that_were_kept() {
 #[test]
 fn a_full_disk_is_said_and_takes_nothing_that_was_kept() {
     // Kilobytes of the largest file: first the write-ahead log finds no room, then the file itself.
-    for kilobytes in [600, 18_000] {
+    for (kilobytes, ballast) in [(600, "0"), (18_000, "100000")] {
         let folder = Folder::new();
         let db = folder.db();
         let before = format!("trap '' XFSZ; ulimit -f {};", kilobytes * 2);
-        let filled = child_after(&before, &["fill", text(&db), "a", "normal", "0"]).output().unwrap();
+        let filled = child_after(&before, &["fill", text(&db), "a", "normal", ballast]).output().unwrap();
         let said = String::from_utf8_lossy(&filled.stdout);
         assert!(filled.status.success(), "{said}{}", String::from_utf8_lossy(&filled.stderr));
         let last = said.lines().filter_map(kept).last().expect("something had room");
