@@ -3,6 +3,7 @@
 
 mod bench;
 mod book;
+mod cassette;
 mod cli;
 mod commands;
 mod cost;

@@ -3,9 +3,11 @@
 mod bench;
 mod cache;
 mod check;
+mod compare;
 mod cost;
 mod db;
 mod draw;
+mod drive;
 mod export;
 mod library;
 mod models;
@@ -14,6 +16,7 @@ mod progress;
 mod run;
 mod runs;
 mod screen;
+mod seen;
 mod shell;
 mod show;
 mod trace;
@@ -50,6 +53,18 @@ Examples:
 
 Exit codes: 0 success, 1 failed, 2 wrong usage or a file that does not check, 3 a budget or limit was used up, 4 cancelled, \
 5 waits for a person's answer.";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  flowrun diff 20261126-0707 last
+  flowrun diff 20261126-0707 last answer --all
+
+Exit codes: 0 the same outcome (with STEP: the step is the same), 1 another one, 2 wrong usage.";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  flowrun explain last answer
+  flowrun explain last facts[2] --json";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -120,6 +135,43 @@ enum Command {
         #[command(flatten)]
         place: DbArgs,
     },
+    /// Compare two runs: the first step that went another way, what differs, the outputs and what each cost
+    ///
+    /// Steps are matched by path. The first difference is the first event of B's log that decides something otherwise than A did: a
+    /// guard, a list of items, a route, an input, what a key was made of, an outcome.
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff {
+        /// The first run: `last`, or an id or its unique beginning
+        a: String,
+        /// The second run
+        b: String,
+        /// Only this step: its input, key and value in both runs
+        step: Option<String>,
+        /// One JSON object instead of a text for people
+        #[arg(long)]
+        json: bool,
+        /// Every step, those that are equal too, and texts at any length
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        place: DbArgs,
+    },
+    /// Say why a step ran, was skipped, failed, waits, or was answered without a call
+    ///
+    /// Each sentence names the events of the log that it is read from. If the step asked for itself, the nearest earlier question
+    /// is named, and every part of the key that changed since.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain {
+        /// `last`, or a run's id or its unique beginning
+        run: String,
+        /// The step's path, as `flowrun trace` shows it: `answer`, `facts[2]`, `draft#1`
+        step: String,
+        /// One JSON object instead of a text for people
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: DbArgs,
+    },
     /// Look at the answers that are kept for other runs, and forget them
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -132,7 +184,7 @@ enum Command {
     },
     /// Show which models are configured, and try each
     Models {
-        /// Try this one: an alias, `openai:NAME` or `scripted:FILE`
+        /// Try this one: an alias, `openai:NAME`, `scripted:FILE` or `recorded:FILE`
         #[arg(long)]
         model: Option<String>,
     },
@@ -192,32 +244,17 @@ struct InputArgs {
 struct RunArgs {
     #[command(flatten)]
     inputs: InputArgs,
-    /// The default model: an alias of flowrun.yaml, `openai:NAME` or `scripted:FILE`
-    #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
-    model: Option<String>,
-    /// Most steps that run at once [default: 16]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    max_parallel: Option<u32>,
     /// Most model calls of the run
     #[arg(long, value_name = "N")]
     max_calls: Option<u64>,
-    /// Nothing but errors on standard error
-    #[arg(long, short)]
-    quiet: bool,
-    /// Print one JSON object about the run instead of the answer
+    /// Ask anew: take no answer that an earlier run has paid for
     #[arg(long)]
-    json: bool,
-    /// Write the plan that a model drew as a workflow file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    save_plan: Option<PathBuf>,
-    /// Ask nobody: a run that needs a person's answer ends as `suspended`
-    #[arg(long)]
-    no_input: bool,
+    fresh: bool,
     /// Record nothing
     #[arg(long)]
     no_record: bool,
     #[command(flatten)]
-    place: DbArgs,
+    drive: drive::DriveArgs,
 }
 
 /// The commands and options, as data: manual pages and completions are made of it, and the tests of the docs read it.
@@ -274,6 +311,8 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Trace { run, step, format, prompts, place } => {
             trace::trace(&run, step.as_deref(), format, prompts, &place)
         }
+        Command::Diff { a, b, step, json, all, place } => compare::diff(&a, &b, step.as_deref(), json, all, &place),
+        Command::Explain { run, step, json, place } => compare::explain(&run, &step, json, &place),
         Command::Runs(args) => runs::runs(args),
         Command::Export { run, values, place } => export::export(&run, values, &place),
         Command::Cache(command) => cache::cache(command),

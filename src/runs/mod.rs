@@ -5,7 +5,6 @@
 
 mod export;
 mod log;
-mod recording;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,7 +14,6 @@ use flowrun_engine::store::{RunInfo, Store, StoreError, Stored};
 
 pub use export::export;
 pub use log::RunLog;
-pub use recording::Recording;
 
 /// The runs of a store.
 #[derive(Clone)]

@@ -1,0 +1,319 @@
+//! A log read step by step: what was decided of each, what it asked, and what became of it.
+//!
+//! A step's *facts* are what must be equal in two runs that went the same way: guards, lists of items, routes, inputs, what its key
+//! was made of, winners, ends of passes, outcomes. What depends on timing or luck alone (attempts, durations, whether an answer was
+//! found) is no fact.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use flowrun_engine::event::{Logged, Usage};
+
+use crate::runs::RunLog;
+use crate::trace;
+
+/// One thing that was decided of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fact {
+    /// What: a field of the node, `input`, `key`, `winner`, `pass 2`, `outcome`.
+    pub what: String,
+    /// What it came to.
+    pub value: Value,
+    /// Position of its event in the log.
+    pub at: usize,
+}
+
+/// Who paid for an answer that a step did not ask for itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Found {
+    /// In one word: `cached`, `shared` with a step that was asking for the same, `reused` from the run that is replayed, `corrected`;
+    /// `found` where the log does not say how.
+    pub word: String,
+    /// The run that paid.
+    pub run: Option<String>,
+    /// The path of the step that paid.
+    pub step: Option<String>,
+    /// What was paid, which this step saved.
+    pub usage: Usage,
+}
+
+impl From<trace::Found> for Found {
+    fn from(found: trace::Found) -> Self {
+        let named = |text: String| Some(text).filter(|text| !text.is_empty());
+        Self { word: found.word().to_owned(), run: named(found.run), step: named(found.step), usage: found.usage }
+    }
+}
+
+/// What became of one step.
+#[derive(Clone, Debug, Default)]
+pub struct StepHistory {
+    /// The step around it, where its path does not tell.
+    pub around: Option<String>,
+    /// Positions of its events in the log.
+    pub events: Vec<usize>,
+    /// What was decided of it, in order.
+    pub facts: Vec<Fact>,
+    /// `succeeded`, `failed`, `skipped`, `cancelled`; before that `suspended`, `running`, `backoff`, `ready`, or `unfinished`.
+    pub state: String,
+    /// Hash of its rendered input.
+    pub input: Option<String>,
+    /// Hash of what its key was made of.
+    pub key: Option<String>,
+    /// Hash of its value.
+    pub value: Option<String>,
+    /// Why it failed.
+    pub error: Option<Value>,
+    /// Attempts that started.
+    pub attempts: usize,
+    /// What its attempts cost.
+    pub usage: Usage,
+    /// Who paid, if its answer was found.
+    pub found: Option<Found>,
+    /// When it first started, opened its frame or was found, in microseconds since the run started.
+    pub started_us: Option<u64>,
+    /// When it ended.
+    pub ended_us: Option<u64>,
+}
+
+/// Every step of a run.
+#[derive(Debug)]
+pub struct History<'a> {
+    /// The run.
+    pub log: &'a RunLog,
+    /// By path; the root's is empty.
+    pub steps: BTreeMap<&'a str, StepHistory>,
+}
+
+impl<'a> History<'a> {
+    /// Reads a log. O(events × log steps).
+    pub fn new(log: &'a RunLog) -> Self {
+        let mut steps: BTreeMap<&str, StepHistory> = BTreeMap::new();
+        for (at, event) in log.events.iter().enumerate() {
+            // Events of the whole run name no step; those of the root name an empty path.
+            if event.line.get("step").is_some() {
+                steps.entry(&event.step).or_insert_with(StepHistory::unheard).take(at, event, log);
+            }
+        }
+        Self { log, steps }
+    }
+
+    /// A step that the log tells of.
+    pub fn step(&self, path: &str) -> Option<&StepHistory> {
+        self.steps.get(path)
+    }
+
+    /// The step around a step; `None` for the root.
+    pub fn parent<'b>(&'b self, path: &'b str) -> Option<&'b str> {
+        let around = self.step(path).and_then(|step| step.around.as_deref());
+        let outer = around.or_else(|| pass_parent(path).filter(|outer| self.steps.contains_key(outer)));
+        match outer.or_else(|| path_parent(path)) {
+            Some(outer) => Some(outer),
+            None if path.is_empty() => None,
+            None => Some(""),
+        }
+    }
+
+    /// The steps around a step, innermost first, without the root.
+    pub fn parents<'b>(&'b self, path: &'b str) -> impl Iterator<Item = &'b str> {
+        std::iter::successors(self.parent(path), |path| self.parent(path)).take_while(|path| !path.is_empty())
+    }
+}
+
+impl StepHistory {
+    fn unheard() -> Self {
+        Self { state: "unfinished".to_owned(), ..Self::default() }
+    }
+
+    fn take(&mut self, at: usize, event: &Logged, log: &RunLog) {
+        self.events.push(at);
+        if self.around.is_none() {
+            self.around = event.text("in").map(str::to_owned);
+        }
+        let line = &event.line;
+        match event.kind.as_str() {
+            "ready" => {
+                self.state = "ready".to_owned();
+                self.fact("winner", at, line["winner"].clone());
+            }
+            "decided" => self.decided(at, event, log),
+            "suspended" => {
+                self.state = "suspended".to_owned();
+                self.begin(event);
+                self.asks(at, event);
+            }
+            "started" => {
+                self.state = "running".to_owned();
+                self.attempts += 1;
+                self.begin(event);
+                self.asks(at, event);
+            }
+            "frame_opened" => {
+                self.state = "running".to_owned();
+                self.begin(event);
+            }
+            "settled" => self.settled(event, log),
+            "backoff" => self.state = "backoff".to_owned(),
+            "pass_ended" => {
+                let what = format!("pass {}", line["pass"]);
+                self.fact(&what, at, line["end"].clone());
+            }
+            "ended" => self.ended(at, event),
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, event: &Logged) {
+        self.started_us.get_or_insert(event.time_us);
+    }
+
+    /// The input of a step is told when it is decided; where it is a constant, with the first attempt.
+    fn asks(&mut self, at: usize, event: &Logged) {
+        if let (None, Some(input)) = (&self.input, event.text("input")) {
+            self.input = Some(input.to_owned());
+            self.fact("input", at, json!(input));
+        }
+    }
+
+    fn decided(&mut self, at: usize, event: &Logged, log: &RunLog) {
+        let line = &event.line;
+        match event.text("field").unwrap_or_default() {
+            "guard" => self.fact("when", at, line["holds"].clone()),
+            "counts" => self.fact("counts", at, line["counts"].clone()),
+            "items" => self.fact("for_each", at, line["list"].clone()),
+            "graph" => self.fact("graph", at, line["graph"].clone()),
+            "route" => self.fact("next", at, json!({"case": line["case"]})),
+            "input" => {
+                self.asks(at, event);
+                if let Some(key) = event.text("key") {
+                    self.key = Some(key.to_owned());
+                    self.fact("key", at, log.value(key).map_or_else(|| json!(key), rest_of_key));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn settled(&mut self, event: &Logged, log: &RunLog) {
+        let report = event.text("provenance").and_then(|hash| log.value(hash)).unwrap_or_default();
+        let paid = trace::Found::of(&report).or_else(|| (event.line["attempt"] == 0).then(trace::Found::default));
+        if let Some(paid) = paid.filter(|_| event.line.get("error").is_none()) {
+            self.begin(event);
+            self.found = Some(paid.into());
+        }
+        self.usage += event.usage();
+    }
+
+    fn ended(&mut self, at: usize, event: &Logged) {
+        let line = &event.line;
+        self.state = event.text("state").unwrap_or("?").to_owned();
+        self.ended_us = Some(event.time_us);
+        self.value = event.text("value").map(str::to_owned);
+        self.error = line.get("error").or(line.get("recovered")).cloned();
+        let mut outcome = Map::new();
+        for key in ["state", "value", "reason", "source"] {
+            outcome.extend(line.get(key).map(|value| (key.to_owned(), value.clone())));
+        }
+        let error = self.error.as_ref().map(|error| json!([error["code"], error["message"]]));
+        outcome.extend(error.map(|error| ("error".to_owned(), error)));
+        self.fact("outcome", at, Value::Object(outcome));
+    }
+
+    fn fact(&mut self, what: &str, at: usize, value: Value) {
+        // An attempt after a pause may say again what was known.
+        let is_known = self.facts.iter().any(|fact| fact.what == what && fact.value == value);
+        if !value.is_null() && !is_known {
+            self.facts.push(Fact { what: what.to_owned(), value, at });
+        }
+    }
+
+    /// How long it took, in microseconds.
+    pub fn duration_us(&self) -> Option<u64> {
+        Some(self.ended_us?.saturating_sub(self.started_us?))
+    }
+}
+
+/// What a key is made of beside the rendered input, which is a fact of its own, and the run, which is never the same.
+fn rest_of_key(key: Value) -> Value {
+    match key {
+        Value::Object(parts) => {
+            Value::Object(parts.into_iter().filter(|(name, _)| name != "input" && name != "run").collect())
+        }
+        other => other,
+    }
+}
+
+/// The path of the step that a pass hangs below.
+fn pass_parent(path: &str) -> Option<&str> {
+    let (outer, number) = path.rsplit_once('#')?;
+    number.chars().all(|c| c.is_ascii_digit()).then_some(outer)
+}
+
+/// The path of the step that a path hangs below; `None` for a node of the workflow itself.
+fn path_parent(path: &str) -> Option<&str> {
+    match path.strip_suffix(']') {
+        Some(_) => path.rfind('[').map(|at| &path[..at]),
+        None => path.rfind('/').map(|at| &path[..at]),
+    }
+}
+
+/// The node's name in a path: `draft` of `g/draft#1.0[2]`.
+pub fn node_name(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.split(['#', '[']).next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::tests::log;
+
+    #[test]
+    fn a_found_answer_names_who_paid() {
+        let usage = json!({"calls": 2, "prompt_tokens": 30, "completion_tokens": 4});
+        let log = log(
+            &[
+                (
+                    0,
+                    "a",
+                    json!({"type": "decided", "field": "input", "input": "in", "calls": 1, "key": "k", "held": true}),
+                ),
+                (7, "a", json!({"type": "settled", "attempt": 0, "value": "v", "provenance": "p"})),
+                (7, "a", json!({"type": "ended", "state": "succeeded", "value": "v"})),
+            ],
+            &[
+                ("p", json!({"from": {"how": "cache", "run": "r1", "step": "b", "usage": usage}})),
+                ("k", json!({"kind": "llm", "version": 1, "input": "in", "run": "r2"})),
+            ],
+        );
+        let history = History::new(&log);
+        let step = history.step("a").unwrap();
+        let found = step.found.as_ref().unwrap();
+        assert_eq!((found.word.as_str(), found.run.as_deref(), found.usage.calls), ("cached", Some("r1"), 2));
+        assert_eq!((step.usage, step.attempts, step.key.as_deref()), (Usage::default(), 0, Some("k")));
+        let facts: Vec<&str> = step.facts.iter().map(|fact| fact.what.as_str()).collect();
+        assert_eq!(facts, ["input", "key", "outcome"]);
+        assert_eq!(step.facts[1].value, json!({"kind": "llm", "version": 1}), "neither the run nor the input again");
+    }
+
+    #[test]
+    fn steps_hang_below_what_is_around_them() {
+        let frame = json!({"type": "frame_opened"});
+        let inside = |pass: &str| json!({"type": "ready", "in": pass});
+        let log = log(
+            &[
+                (0, "loop(draft)", frame.clone()),
+                (0, "loop(draft)#1", frame.clone()),
+                (0, "draft#1", inside("loop(draft)#1")),
+                (0, "g/d[3]", json!({"type": "ready"})),
+            ],
+            &[],
+        );
+        let history = History::new(&log);
+        assert_eq!(history.parents("draft#1").collect::<Vec<_>>(), ["loop(draft)#1", "loop(draft)"]);
+        assert_eq!(history.parents("g/d[3]").collect::<Vec<_>>(), ["g/d", "g"]);
+        assert_eq!((history.parent("g"), history.parent("")), (Some(""), None));
+        assert_eq!([node_name("g/draft#1.0[2]"), node_name("loop(a)#1")], ["draft", "loop(a)"]);
+    }
+}
