@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::db::DbArgs;
 use super::{print, print_painted, refuse, width};
+use crate::Flowrun;
 use crate::compare::{
     Compared, Context, Difference, Explanation, Kind, Line, Part, RunSide, Said, StepDifference, StepSide,
     explain as reasons, find_step, step_changes,
 };
-use crate::Flowrun;
 use crate::render::{clean, columns, fit, visible, wrapped};
 use crate::runs::{RunLog, Runs};
 use crate::trace::{counted, duration};

@@ -510,7 +510,7 @@ mod tests {
         let (provenance, value) = (ValueHash::of(report.json()), ValueHash::of(&Value::Null));
         state.values.insert(provenance, report);
         for (path, step) in [("a[0]", 2), ("a[1]", 3)] {
-            let report = AttemptReport { usage: Usage::default(), provenance: Some(provenance) };
+            let report = AttemptReport { provenance: Some(provenance), ..AttemptReport::default() };
             state.take(&record(
                 path,
                 Event::Settled { step: StepId(step), attempt: 0, result: Ok(value), report: report.boxed() },
