@@ -14,6 +14,9 @@ use flowrun_engine::event::{Logged, Usage};
 use crate::runs::RunLog;
 use crate::trace;
 
+/// Most frames around a step that are told of: a log may say anything, also that a step stands in itself.
+const DEPTH_MAX: usize = 100;
+
 /// One thing that was decided of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fact {
@@ -115,9 +118,11 @@ impl<'a> History<'a> {
         }
     }
 
-    /// The steps around a step, innermost first, without the root.
+    /// The steps around a step, innermost first, without the root; no more than 100, whatever the log says.
     pub fn parents<'b>(&'b self, path: &'b str) -> impl Iterator<Item = &'b str> {
-        std::iter::successors(self.parent(path), |path| self.parent(path)).take_while(|path| !path.is_empty())
+        std::iter::successors(self.parent(path), |path| self.parent(path))
+            .take_while(|path| !path.is_empty())
+            .take(DEPTH_MAX)
     }
 }
 
@@ -277,21 +282,21 @@ mod tests {
                 (
                     0,
                     "a",
-                    json!({"type": "decided", "field": "input", "input": "in", "calls": 1, "key": "k", "held": true}),
+                    json!({"type": "decided", "field": "input", "input": "@in", "calls": 1, "key": "@k", "held": true}),
                 ),
-                (7, "a", json!({"type": "settled", "attempt": 0, "value": "v", "provenance": "p"})),
-                (7, "a", json!({"type": "ended", "state": "succeeded", "value": "v"})),
+                (7, "a", json!({"type": "settled", "attempt": 0, "value": "@v", "provenance": "@p"})),
+                (7, "a", json!({"type": "ended", "state": "succeeded", "value": "@v"})),
             ],
             &[
                 ("p", json!({"from": {"how": "cache", "run": "r1", "step": "b", "usage": usage}})),
-                ("k", json!({"kind": "llm", "version": 1, "input": "in", "run": "r2"})),
+                ("k", json!({"kind": "llm", "version": 1, "input": "@in", "run": "r2"})),
             ],
         );
         let history = History::new(&log);
         let step = history.step("a").unwrap();
         let found = step.found.as_ref().unwrap();
         assert_eq!((found.word.as_str(), found.run.as_deref(), found.usage.calls), ("cached", Some("r1"), 2));
-        assert_eq!((step.usage, step.attempts, step.key.as_deref()), (Usage::default(), 0, Some("k")));
+        assert_eq!((step.usage, step.attempts, step.key.is_some()), (Usage::default(), 0, true));
         let facts: Vec<&str> = step.facts.iter().map(|fact| fact.what.as_str()).collect();
         assert_eq!(facts, ["input", "key", "outcome"]);
         assert_eq!(step.facts[1].value, json!({"kind": "llm", "version": 1}), "neither the run nor the input again");

@@ -13,7 +13,7 @@ use flowrun_engine::graph::{Graph, Work};
 
 use super::history::{History, StepHistory};
 use super::place::{Place, Source, source};
-use crate::trace::{counted, duration};
+use crate::trace::{counted, duration, thousands};
 
 /// Longest chain of reasons.
 const CHAIN_MAX: usize = 20;
@@ -91,15 +91,38 @@ impl<'a> Reasons<'a> {
             "skipped" => self.skipped(path),
             "failed" => self.failed(path),
             "cancelled" => self.cancelled(path),
-            "succeeded" => {
-                let ended: Vec<&Logged> = self.last(path, "ended").into_iter().collect();
-                let recovered = ended.first().and_then(|event| event.line["recovered"]["message"].as_str());
-                match recovered {
-                    Some(error) => self.say(format!("`{path}` succeeded with a value that its `on_error` or `on_item_error` puts in the place of an error: {error}"), &ended),
-                    None => self.say(format!("`{path}` succeeded"), &ended),
-                }
-            }
+            "succeeded" => self.succeeded(path),
             _ => self.waits(path),
+        }
+    }
+
+    fn succeeded(&mut self, path: &str) {
+        let ended: Vec<&Logged> = self.last(path, "ended").into_iter().collect();
+        let recovered = ended.first().and_then(|event| event.line["recovered"]["message"].as_str());
+        let text = match recovered {
+            Some(error) => format!("`{path}` succeeded: a declared value takes the place of its error: {error}"),
+            None => format!("`{path}` succeeded"),
+        };
+        self.say(text, &ended);
+        if let Some(list) = self.decided(path, "items") {
+            let items = counted(list.line["count"].as_u64().unwrap_or(0), "item");
+            self.say(format!("its `for_each` gave {items}"), &[list]);
+        }
+        if let Some(prefix) = self.last(path, "unused") {
+            self.say(format!("its value ends before item {} (`stop_when`)", prefix.line["from"]), &[prefix]);
+        }
+        if let Some(last) = self.last(path, "pass_ended") {
+            let passes = match last.line["pass"].as_u64().unwrap_or(0) {
+                0 => "1 pass".to_owned(),
+                last => format!("{} passes", thousands(last + 1)),
+            };
+            let how = match last.text("end").unwrap_or_default() {
+                "limit" => "a bound was reached",
+                "exit" => "the flow left the loop",
+                "no_edge" => "no edge led back",
+                _ => "nothing asked for another",
+            };
+            self.say(format!("it ended after {passes}: {how}"), &[last]);
         }
     }
 
