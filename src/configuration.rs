@@ -91,15 +91,16 @@ fn named(wanted: &str, file: &Configuration, base_url: Option<&str>) -> Result<M
     }
     match wanted.split_once(':') {
         Some(("openai", name)) => Ok(openai(name, base_url)),
-        Some(("scripted", path)) => {
-            Ok(ModelDef { provider: "scripted".to_owned(), model: path.to_owned(), ..ModelDef::default() })
+        Some((provider @ ("scripted" | "recorded"), path)) => {
+            Ok(ModelDef { provider: provider.to_owned(), model: path.to_owned(), ..ModelDef::default() })
         }
         _ if base_url.is_some() => Ok(openai(wanted, base_url)),
         _ => {
             let known: Vec<&str> = file.models.keys().map(String::as_str).collect();
             let known = if known.is_empty() { "none is configured".to_owned() } else { known.join(", ") };
             Err(format!(
-                "no model `{wanted}`: write an alias of flowrun.yaml ({known}), `openai:NAME` or `scripted:FILE`"
+                "no model `{wanted}`: write an alias of flowrun.yaml ({known}), `openai:NAME`, `scripted:FILE` or \
+                 `recorded:FILE`"
             ))
         }
     }
@@ -186,6 +187,7 @@ no language model is configured. Any one of these does:
   OPENAI_API_KEY=sk-…                         a hosted API (with OPENAI_BASE_URL if it is not OpenAI's)
   ollama serve                                an Ollama on its usual port is found by itself
   --model scripted:FILE                       replies from a file, for trying things out
+  --model recorded:FILE                       the calls of an earlier run that was recorded with --record FILE
 
 or in flowrun.yaml, for every run in this folder:
 

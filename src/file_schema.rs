@@ -11,7 +11,7 @@ use std::sync::Arc;
 use flowrun_engine::definition::keys::{
     self, ALLOW, ATTRIBUTES, BUDGET, CASE, Form, Key, LIMITS, MODEL, REPEAT, RETRY, TOP, UNITS,
 };
-use flowrun_engine::definition::{FieldFormat, FieldSpec, KindSpec, RESERVED, Word};
+use flowrun_engine::definition::{CacheScope, FieldFormat, FieldSpec, KindSpec, RESERVED, Word};
 use flowrun_engine::failure::ErrorClass;
 use serde_json::{Map, Value, json};
 
@@ -147,6 +147,10 @@ fn form(form: Form, kinds: &Kinds) -> Value {
             let word = json!({"enum": ErrorClass::WORDS.map(|(word, _)| word)});
             json!({"anyOf": [{"type": "array", "items": word}, word]})
         }
+        Form::Latency => json!({"anyOf": [
+            {"enum": ["none", "original"]},
+            {"type": "number", "minimum": 0, "maximum": keys::LATENCY_MAX},
+        ]}),
         Form::OnError => on_error(policy(&["fail", "skip"])),
         Form::OnItemError => policy(&["fail", "drop", "skip"]),
         Form::Type => reference("type"),
@@ -161,6 +165,7 @@ fn form(form: Form, kinds: &Kinds) -> Value {
         Form::Budget => mapping(BUDGET, kinds),
         Form::Limits => mapping(LIMITS, kinds),
         Form::Allow => mapping(ALLOW, kinds),
+        Form::Cache => json!({"enum": CacheScope::WORDS.map(|(word, _)| word)}),
         Form::Nodes => reference("nodes"),
     }
 }

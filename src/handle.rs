@@ -111,11 +111,24 @@ impl Stream for Run {
 }
 
 /// The task of a run; it ends with its owner.
-pub(crate) struct Task(pub(crate) JoinHandle<RunOutcome>);
+pub(crate) struct Task {
+    run: JoinHandle<RunOutcome>,
+    inbox: Option<(JoinHandle<()>, CancellationToken)>,
+}
 
 impl Task {
+    pub(crate) fn new(run: JoinHandle<RunOutcome>, inbox: Option<(JoinHandle<()>, CancellationToken)>) -> Self {
+        Self { run, inbox }
+    }
+
     pub(crate) async fn outcome(mut self) -> RunOutcome {
-        match (&mut self.0).await {
+        let ended = (&mut self.run).await;
+        if let Some((inbox, over)) = self.inbox.take() {
+            over.cancel();
+            // What it has in hand it judges; whoever sent it waits for that.
+            let _panicked = inbox.await;
+        }
+        match ended {
             Ok(outcome) => outcome,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -127,7 +140,8 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.run.abort();
+        self.inbox.iter().for_each(|(inbox, _)| inbox.abort());
     }
 }
 

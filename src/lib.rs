@@ -55,7 +55,9 @@ mod configuration;
 pub mod cost;
 mod file_schema;
 mod handle;
+mod inbox;
 mod library;
+mod origin;
 mod program;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "some of it is for the command line alone"))]
 pub mod render;
@@ -70,6 +72,7 @@ pub use flowrun_engine as engine;
 pub use flowrun_nodes as nodes;
 
 pub use file_schema::file_schema;
+pub use flowrun_engine::cache::{Flights, Memo};
 pub use flowrun_engine::check::Checked;
 pub use flowrun_engine::definition::{
     ErrorPolicyDef, FieldFormat, FieldSpec, InputDef, Join, KindSpec, ModelDef, NodeDef, RetryDef, Word, WorkflowDef,
@@ -86,13 +89,14 @@ pub use flowrun_engine::id::{StepId, ValueHash};
 pub use flowrun_engine::node::{Fields, Input, Kinds, Node, NodeContext, NodeError, Output, TokenSink};
 pub use flowrun_engine::observer::{Observer, Observers, Question, Records};
 pub use flowrun_engine::retry::RetryPolicy;
-pub use flowrun_engine::run::{AnswerError, Answers, RunOptions, RunOutcome, StartError};
+pub use flowrun_engine::run::{AnswerError, Answers, Recording, Reused, RunOptions, RunOutcome, StartError};
 pub use flowrun_engine::schema::{Schema, SchemaError};
 pub use flowrun_engine::source::Source;
-pub use flowrun_nodes::model::{CallContext, OpenAi, Scripted, Secret};
+pub use flowrun_nodes::model::{CallContext, OpenAi, Recorded, Recorder, Scripted, Secret};
 pub use flowrun_nodes::{ChatReply, ChatRequest, Message, Model, Models, Role, Tool, ToolSpec, Tools, tool_fn};
 pub use handle::{Run, Update};
 pub use library::WORKFLOWS;
+pub use origin::Origin;
 pub use program::{Builder, Flowrun, LoadError, RunError};
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;

@@ -3,23 +3,31 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use flowrun_engine::cache::{Flights, Memo};
 use flowrun_engine::check::{Checked, check, check_text};
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::diagnostic::Diagnostic;
+use flowrun_engine::event::Logged;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::node::{Kinds, Node};
-use flowrun_engine::run::{self, RunOptions, RunOutcome, StartError};
+use flowrun_engine::run::{self, Answers, Recording, RunOptions, RunOutcome, StartError};
 use flowrun_engine::source::Source;
+use flowrun_engine::store::{Durability, Store, StoreError};
 use flowrun_nodes::{Model, Models, Tool, Tools};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::handle::{self, Run, Task};
+use crate::inbox::Inbox;
 use crate::library::{self, Files};
+use crate::origin::Origin;
 use crate::report;
 
 /// Everything that runs share: node kinds and models. Cheap to keep, safe to use from many tasks at once.
 pub struct Flowrun {
     kinds: Kinds,
+    store: Option<(Arc<dyn Store>, Durability)>,
+    flights: Flights,
 }
 
 /// Puts a [`Flowrun`] together.
@@ -28,9 +36,17 @@ pub struct Builder {
     kinds: Kinds,
     models: Models,
     tools: Tools,
+    store: Option<(Arc<dyn Store>, Durability)>,
 }
 
 impl Builder {
+    /// Where runs are recorded and answers are kept, with the level of durability that the store was opened with. Without one nothing
+    /// is kept beyond a run; equal questions that are asked at the same time are asked once all the same.
+    pub fn store(mut self, store: Arc<dyn Store>, durability: Durability) -> Self {
+        self.store = Some((store, durability));
+        self
+    }
+
     /// Adds a model under an alias; `default` is what nodes without `model:` ask.
     pub fn model(mut self, alias: &str, model: impl Model) -> Self {
         self.models.register(alias, model);
@@ -43,8 +59,8 @@ impl Builder {
         self
     }
 
-    /// Lets workflow files declare models of their own: a server to ask, or a file with scripted replies. Only for files that
-    /// you trust; without it such a declaration is checked and not used.
+    /// Lets workflow files declare models of their own: a server to ask, or a file with replies, scripted or recorded. Only for
+    /// files that you trust; without it such a declaration is checked and not used.
     pub fn models_from_files(mut self) -> Self {
         self.models.allow_from_files();
         self
@@ -65,7 +81,7 @@ impl Builder {
     /// The finished program.
     pub fn build(mut self) -> Flowrun {
         flowrun_nodes::register(&mut self.kinds, self.models, self.tools);
-        Flowrun { kinds: self.kinds }
+        Flowrun { kinds: self.kinds, store: self.store, flights: Flights::default() }
     }
 }
 
@@ -112,9 +128,18 @@ pub enum RunError {
     /// There is no tokio runtime to run on.
     #[error("a run needs a tokio runtime: call this from inside one")]
     NoRuntime,
-    /// The inputs do not fit the workflow.
+    /// The inputs do not fit the workflow, or the run cannot be recorded or taken up.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// There is no store: see [`Builder::store`].
+    #[error("there is no store: a run that was not recorded cannot be resumed or replayed")]
+    NoStore,
+}
+
+impl From<StoreError> for RunError {
+    fn from(error: StoreError) -> Self {
+        Self::Start(error.into())
+    }
 }
 
 impl Flowrun {
@@ -184,7 +209,36 @@ impl Flowrun {
         inputs: Value,
         options: RunOptions,
     ) -> Result<RunOutcome, RunError> {
-        Ok(self.spawn(workflow, inputs, options)?.outcome().await)
+        Ok(self.spawn(workflow, Some(inputs), options)?.outcome().await)
+    }
+
+    /// Takes up a recorded run that was interrupted or is suspended, in a task of its own, and drives it to its end. Steps that
+    /// finished do not run again. The workflow must be the one that it began with.
+    ///
+    /// # Errors
+    /// [`RunError`] if it cannot go on: it is over, somebody else drives it, the workflow is another one.
+    pub async fn resume(
+        &self,
+        workflow: &Arc<Workflow>,
+        run: &str,
+        mut options: RunOptions,
+    ) -> Result<RunOutcome, RunError> {
+        let (store, durability) = self.store.clone().ok_or(RunError::NoStore)?;
+        let run = store.run(run)?.ok_or_else(|| StoreError::NoRun(run.to_owned()))?;
+        options.record = Some(Recording { store, run, durability, values: Vec::new() });
+        Ok(self.spawn(workflow, None, options)?.outcome().await)
+    }
+
+    /// What a recorded run gave, for [`RunOptions::memo`]: a run with it takes every answer whose key is the same.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn memo(&self, run: &str) -> Result<Arc<Memo>, RunError> {
+        let (store, _) = self.store.as_ref().ok_or(RunError::NoStore)?;
+        let log = store.log(run, 0)?;
+        let lines = log.iter().flat_map(|stored| stored.lines.lines());
+        let events: Vec<Logged> = lines.filter_map(|line| Logged::parse(line).ok()).collect();
+        Ok(Arc::new(Memo::new(run, &events)))
     }
 
     /// Begins a run and gives the handle by which it is watched, cancelled and awaited. Any number go on at the same time.
@@ -195,17 +249,45 @@ impl Flowrun {
         let (observer, reports) = handle::reports();
         options.observers.add(observer);
         let (cancel, answers) = (options.cancel.clone(), options.answers.clone());
-        Ok(Run::new(self.spawn(workflow, inputs, options)?, cancel, answers, reports))
+        Ok(Run::new(self.spawn(workflow, Some(inputs), options)?, cancel, answers, reports))
     }
 
-    fn spawn(&self, workflow: &Arc<Workflow>, inputs: Value, options: RunOptions) -> Result<Task, RunError> {
+    /// Begins a run with inputs, or goes on with the one that is recorded.
+    fn spawn(
+        &self,
+        workflow: &Arc<Workflow>,
+        inputs: Option<Value>,
+        mut options: RunOptions,
+    ) -> Result<Task, RunError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| RunError::NoRuntime)?;
         let inputs = match inputs {
-            Value::Object(inputs) => inputs,
-            Value::Null => serde_json::Map::new(),
-            other => return Err(RunError::NoObject(other)),
+            Some(Value::Object(inputs)) => Some(inputs),
+            Some(Value::Null) => Some(serde_json::Map::new()),
+            Some(other) => return Err(RunError::NoObject(other)),
+            None => None,
         };
-        let driving = run::begin(workflow, inputs, &self.kinds, options)?;
-        Ok(Task(runtime.spawn(driving)))
+        options.flights = self.flights.clone();
+        if let (None, Some((store, durability)), Some(inputs)) = (&options.record, &self.store, &inputs) {
+            let origin = Origin { inputs: inputs.clone(), max_calls: options.calls_max, ..Origin::default() };
+            options.record = Some(origin.recording(workflow, store.clone(), *durability));
+        }
+        let inbox = options.record.as_ref().map(|record| {
+            let nobody = || {
+                let answers = Answers::default();
+                answers.leave();
+                answers
+            };
+            let answers = options.answers.get_or_insert_with(nobody).clone();
+            Inbox::new(record.store.clone(), &record.run.id, answers)
+        });
+        let task = match inputs {
+            Some(inputs) => runtime.spawn(run::begin(workflow, inputs, &self.kinds, options)?),
+            None => runtime.spawn(run::resume(workflow, &self.kinds, options)?),
+        };
+        let served = inbox.map(|inbox| {
+            let over = CancellationToken::new();
+            (runtime.spawn(inbox.serve(over.clone())), over)
+        });
+        Ok(Task::new(task, served))
     }
 }

@@ -257,7 +257,7 @@ fn play(folder: &Path, line: &str) -> String {
     let out = fs::File::create(&shown).unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", line]).current_dir(folder).env("PATH", path.unwrap()).env("NO_COLOR", "1").stdin(Stdio::null());
-    for name in ["OPENAI_BASE_URL", "OPENAI_API_KEY", "FLOWRUN_MODEL", "RUST_LOG"] {
+    for name in ["OPENAI_BASE_URL", "OPENAI_API_KEY", "FLOWRUN_MODEL", "FLOWRUN_DB", "RUST_LOG"] {
         command.env_remove(name);
     }
     let errors = out.try_clone().unwrap();

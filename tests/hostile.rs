@@ -26,37 +26,39 @@ fn show(trace: &Trace) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
+    use std::sync::Arc;
 
+    use flowrun::engine::id::ValueHash;
+    use flowrun::engine::store::{Memory, RunInfo, Store, Transaction};
     use flowrun::runs::Runs;
 
     const LOG: &str = include_str!("../fuzz/corpus/log/run.jsonl");
 
-    fn record(folder: &Path, events: &[u8], values: &[u8]) {
-        let run = folder.join("r1");
-        fs::create_dir_all(&run).unwrap();
-        fs::write(run.join("run.json"), r#"{"format":1,"id":"r1","workflow":"w","started":"2026-01-01T00:00:00Z"}"#)
-            .unwrap();
-        fs::write(run.join("events.jsonl"), events).unwrap();
-        fs::write(run.join("values.jsonl"), values).unwrap();
+    fn record(lines: String, value: &str) -> Runs {
+        let store = Memory::default();
+        let (id, workflow, origin) = ("r1".to_owned(), "w".to_owned(), serde_json::Value::Null);
+        store.begin(&RunInfo { id, workflow, started_ms: 0, origin, summary: None }).unwrap();
+        let values = vec![(ValueHash::of_bytes(b"ok"), value.into())];
+        let transaction = Transaction { run: "r1".into(), first: 0, lines, values, entries: Vec::new(), summary: None };
+        store.append(transaction, Box::new(|kept| kept.unwrap()));
+        Runs::new(Arc::new(store))
     }
 
     #[test]
     fn a_record_is_read_as_far_as_it_stands() {
-        let place = tempfile::tempdir().unwrap();
-        let runs = Runs::open(place.path());
         let log = LOG.replace("down", "därniéder 日本");
-        let values = "{\"hash\":\"00\",\"value\":\"ünï\"}\n";
+        let value = r#"{"value":"ünï"}"#;
         for end in 0..=log.len() {
-            let events = &log.as_bytes()[..end];
-            let cut = values.len() * end / log.len();
-            record(place.path(), events, &values.as_bytes()[..cut]);
-            let read = runs.load("r1", true).unwrap_or_else(|error| panic!("cut at {end}: {error}"));
-            let begun = events.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+            let bytes = &log.as_bytes()[..end];
+            let cut = &value.as_bytes()[..value.len() * end / log.len()];
+            let runs = record(String::from_utf8_lossy(bytes).into_owned(), &String::from_utf8_lossy(cut));
+            let run = runs.find("r1").unwrap();
+            let read = runs.load(&run).unwrap_or_else(|error| panic!("cut at {end}: {error}"));
+            let begun = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
             let whole = log[..].match_indices('\n').filter(|(at, _)| *at <= end).count();
             assert_eq!((read.events.len(), read.damage.is_some()), (whole, begun > whole), "cut at {end}");
-            assert_eq!(read.values.len(), usize::from(cut + 1 >= values.len()), "values cut at {cut}");
+            let value = read.value(&ValueHash::of_bytes(b"ok").to_string());
+            assert_eq!(value.is_some(), end == log.len(), "the value cut at {end}");
             assert_eq!(read.summary().status == "failed", whole == log.lines().count());
         }
     }

@@ -3,7 +3,9 @@
 
 mod bench;
 mod book;
+mod cassette;
 mod cli;
+mod commands;
 mod cost;
 mod diagnostics;
 mod docs;
@@ -16,6 +18,7 @@ mod http;
 mod methods;
 mod model;
 mod records;
+mod runs;
 mod schema;
 mod shell;
 mod terminal;

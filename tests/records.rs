@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowrun::runs::{Recording, RunIdentity};
+use flowrun::engine::store::{Durability, RunInfo};
+use flowrun::runs::Recording;
+use flowrun::store::SqliteStore;
 use flowrun::{Flowrun, RunOptions, StepError, tool_fn};
 use serde_json::{Value, json};
 
@@ -123,13 +125,15 @@ fn a_run_that_goes_on_is_told_from_one_that_was_killed() {
 #[tokio::test]
 async fn a_trace_shows_which_tools_were_called_and_with_what() {
     let place = Place::new();
-    let identity = RunIdentity {
+    let run = RunInfo {
         id: "20260101-000000-000-0000".to_owned(),
         workflow: "tools".to_owned(),
-        started: "2026-01-01T00:00:00Z".to_owned(),
-        definition: String::new(),
+        started_ms: 1_767_225_600_000,
+        origin: Value::Null,
+        summary: None,
     };
-    let recording = Arc::new(Recording::begin(&place.path().join(".flowrun/runs"), &identity).unwrap());
+    let store = SqliteStore::open(&place.path().join(".flowrun/flowrun.db"), Durability::Normal).unwrap();
+    let recording = Arc::new(Recording::begin(Arc::new(store), &run).unwrap());
     let search = tool_fn("finds pages", |_| async { Ok(json!("a page")) });
     let fail = tool_fn("fails", |_| async { Err(StepError::terminal("closed", "the shop is closed")) });
     let flowrun = Flowrun::builder().tool("search", search).tool("buy", fail).build();

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["retry", "calc", "expr", "schema", "definition", "dialect"],
     &["graph", "check"],
     &["state", "event", "budget", "scheduler"],
-    &["observer", "node", "store"],
+    &["cache", "observer", "node", "store"],
     &["run"],
     &["testing"],
 ];

@@ -26,6 +26,7 @@ pub mod event;
 pub mod scheduler;
 pub mod state;
 
+pub mod cache;
 pub mod node;
 pub mod observer;
 pub mod store;

@@ -27,6 +27,12 @@ pub trait Node: Send + Sync + 'static {
     /// What the kind looks like: its name, fields and defaults. Asked once, when it is registered.
     fn spec(&self) -> KindSpec;
 
+    /// What an answer depends on beside the rendered input: which model with which parameters, which version of a tool. Part of the key
+    /// of its answers; without secrets.
+    fn identity(&self, _input: &Input) -> Value {
+        Value::Null
+    }
+
     /// Runs one attempt.
     ///
     /// # Errors

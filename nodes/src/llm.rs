@@ -23,7 +23,7 @@ use flowrun_engine::retry::RetryPolicy;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use crate::model::{CallContext, ChatRequest, MAX_TOKENS, Message, Models, Role};
+use crate::model::{CallContext, ChatRequest, MAX_TOKENS, Message, Models, Resolved, Role};
 use crate::structured::{read_structured, sent_schema};
 
 /// The kind `llm`.
@@ -61,6 +61,10 @@ impl Node for Llm {
         )
     }
 
+    fn identity(&self, input: &Input) -> Value {
+        identity(&self.models, input)
+    }
+
     async fn run(&self, context: &NodeContext, input: Input) -> Result<Output, NodeError> {
         let mut conversation = Conversation::begin(&self.models, context, &input)?;
         let text = |name: &str| input.fields.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -96,9 +100,25 @@ impl Node for Llm {
     }
 }
 
+/// What answers of a model depend on beside what it is told: which model, with which parameters.
+pub(crate) fn identity(models: &Models, input: &Input) -> Value {
+    let resolved = models.resolve(&input.model).ok();
+    resolved.map_or(Value::Null, |model| json!({"model": model.model.identity(), "params": params_of(&model, input)}))
+}
+
+/// The parameters of a request: those of the node, else of the model, else the defaults.
+fn params_of(model: &Resolved, input: &Input) -> IndexMap<String, Value> {
+    let mut params = IndexMap::from([("max_tokens".to_owned(), json!(MAX_TOKENS))]);
+    params.extend(model.params.clone());
+    if let Some(Value::Object(written)) = input.fields.get("params") {
+        params.extend(written.clone());
+    }
+    params
+}
+
 /// A conversation with a model: what was said, what it cost, what people will want to see.
 pub(crate) struct Conversation {
-    model: crate::model::Resolved,
+    model: Resolved,
     call: CallContext,
     pub(crate) params: IndexMap<String, Value>,
     pub(crate) messages: Vec<Message>,
@@ -110,15 +130,12 @@ pub(crate) struct Conversation {
 impl Conversation {
     pub(crate) fn begin(models: &Models, context: &NodeContext, input: &Input) -> Result<Self, NodeError> {
         let model = models.resolve(&input.model)?;
-        let mut params = IndexMap::from([("max_tokens".to_owned(), json!(MAX_TOKENS))]);
-        params.extend(model.params.clone());
-        if let Some(Value::Object(written)) = input.fields.get("params") {
-            params.extend(written.clone());
-        }
+        let mut params = params_of(&model, input);
         if let (Some(seed), Some(sample)) = (params.get("seed").and_then(Value::as_u64), context.sample) {
             params.insert("seed".to_owned(), json!(seed + u64::from(sample)));
         }
-        let call = CallContext { cancelled: context.cancelled().clone(), tokens: context.tokens() };
+        let call =
+            CallContext { cancelled: context.cancelled().clone(), tokens: context.tokens(), sample: context.sample };
         let (messages, replies) = (Vec::new(), Vec::new());
         Ok(Self { model, call, params, messages, schema: None, replies, usage: Usage::default() })
     }

@@ -26,7 +26,7 @@ use flowrun_engine::schema::Schema;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use crate::llm::Conversation;
+use crate::llm::{Conversation, identity};
 use crate::model::{Models, Role};
 use crate::structured::read_structured;
 
@@ -71,6 +71,14 @@ impl Node for Plan {
             .field("fallback", FieldFormat::Literal, "the plan when none checks: `{steps: […]}`")
             .field("max_steps", FieldFormat::Count, "most steps that are asked for; 12 if not written")
             .field("dialect", FieldFormat::Text, "`graph`, or `flowchart`: with loops")
+    }
+
+    fn identity(&self, input: &Input) -> Value {
+        let mut identity = identity(&self.models, input);
+        if let (Value::Object(parts), Some(rules)) = (&mut identity, &input.rules) {
+            parts.insert("rules".to_owned(), json!(format!("{rules:?}")));
+        }
+        identity
     }
 
     async fn run(&self, context: &NodeContext, input: Input) -> Result<Output, NodeError> {

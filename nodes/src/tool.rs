@@ -42,12 +42,20 @@ pub struct ToolSpec {
     pub input: Option<Schema>,
     /// Whether it does something to the world. A node without effect whose value nobody reads is warned of.
     pub effect: bool,
+    /// Part of the key of its answers: another version answers anew where answers are kept.
+    pub version: Option<String>,
 }
 
 impl ToolSpec {
     /// A tool that may do something to the world and takes any arguments.
     pub fn new(description: impl Into<String>) -> Self {
-        Self { description: description.into(), input: None, effect: true }
+        Self { description: description.into(), input: None, effect: true, version: None }
+    }
+
+    /// The same with a version.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
     }
 
     /// The same with what its arguments must be: `"{query: string, limit?: integer}".parse()?`.
@@ -139,6 +147,12 @@ impl Node for Tools {
         spec.fields.push(tool);
         spec.field("choose", FieldFormat::Choice, "which of the list is called: an expression that gives its name")
             .field("with", FieldFormat::Expression, "its arguments by name")
+    }
+
+    fn identity(&self, input: &Input) -> Value {
+        let version =
+            called(input).ok().and_then(|name| self.tools.get(name)).and_then(|(spec, _)| spec.version.as_ref());
+        version.map_or(Value::Null, |version| json!({"version": version}))
     }
 
     async fn run(&self, context: &NodeContext, input: Input) -> Result<Output, NodeError> {

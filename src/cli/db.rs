@@ -31,8 +31,9 @@ impl DbArgs {
     /// For views: nothing is made or changed, and a database that is not there has no runs.
     pub(super) fn read(&self) -> Result<Runs, String> {
         let path = self.path(configuration::file()?.db.as_deref());
-        let store = SqliteStore::open_to_read(&path).map_err(|error| error.to_string())?;
-        Ok(Runs::new(Arc::new(store)))
+        let store = Arc::new(SqliteStore::open_to_read(&path).map_err(|error| error.to_string())?);
+        let damaged = store.clone();
+        Ok(Runs::new(store).at(path.display().to_string()).with_salvage(Arc::new(move |run| damaged.log_intact(run))))
     }
 
     /// For commands that remove something.

@@ -7,6 +7,7 @@ mod compare;
 mod cost;
 mod db;
 mod draw;
+mod drive;
 mod export;
 mod library;
 mod models;
@@ -15,6 +16,7 @@ mod progress;
 mod run;
 mod runs;
 mod screen;
+mod seen;
 mod shell;
 mod show;
 mod trace;
@@ -182,7 +184,7 @@ enum Command {
     },
     /// Show which models are configured, and try each
     Models {
-        /// Try this one: an alias, `openai:NAME` or `scripted:FILE`
+        /// Try this one: an alias, `openai:NAME`, `scripted:FILE` or `recorded:FILE`
         #[arg(long)]
         model: Option<String>,
     },
@@ -242,32 +244,17 @@ struct InputArgs {
 struct RunArgs {
     #[command(flatten)]
     inputs: InputArgs,
-    /// The default model: an alias of flowrun.yaml, `openai:NAME` or `scripted:FILE`
-    #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
-    model: Option<String>,
-    /// Most steps that run at once [default: 16]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    max_parallel: Option<u32>,
     /// Most model calls of the run
     #[arg(long, value_name = "N")]
     max_calls: Option<u64>,
-    /// Nothing but errors on standard error
-    #[arg(long, short)]
-    quiet: bool,
-    /// Print one JSON object about the run instead of the answer
+    /// Ask anew: take no answer that an earlier run has paid for
     #[arg(long)]
-    json: bool,
-    /// Write the plan that a model drew as a workflow file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    save_plan: Option<PathBuf>,
-    /// Ask nobody: a run that needs a person's answer ends as `suspended`
-    #[arg(long)]
-    no_input: bool,
+    fresh: bool,
     /// Record nothing
     #[arg(long)]
     no_record: bool,
     #[command(flatten)]
-    place: DbArgs,
+    drive: drive::DriveArgs,
 }
 
 /// The commands and options, as data: manual pages and completions are made of it, and the tests of the docs read it.

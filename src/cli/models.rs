@@ -1,21 +1,25 @@
 //! `flowrun models`: what is configured, and whether it answers. Keys are never shown.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use flowrun_engine::node::ModelChoice;
-use flowrun_nodes::model::CallContext;
-use flowrun_nodes::{ChatRequest, Message, Role};
+use flowrun_nodes::model::{CallContext, Recorded};
+use flowrun_nodes::{ChatRequest, Message, Model, Role};
 use serde_json::json;
 
 use super::{print, refuse, say};
 use crate::configuration;
+use crate::trace::counted;
 
 pub(super) async fn models(wanted: Option<&str>) -> ExitCode {
-    let configured = match configuration::models(wanted, true).await {
+    let mut configured = match configuration::models(wanted, true).await {
         Ok(configured) => configured,
         Err(problem) => return refuse(&problem),
     };
+    // The question below is nobody's.
+    configured.models.record_nothing();
     if let Some(notice) = &configured.notice {
         say(notice);
     }
@@ -26,22 +30,30 @@ pub(super) async fn models(wanted: Option<&str>) -> ExitCode {
     let mut silent = 0;
     for alias in aliases {
         let choice = ModelChoice { alias: Some(alias.clone()), declared: None };
-        let line = match configured.models.resolve(&choice) {
-            Ok(resolved) => match round_trip(&resolved).await {
-                Ok(answer) => format!("{alias:<12} {}: {answer}", resolved.model.name()),
-                Err(problem) => {
-                    silent += 1;
-                    format!("{alias:<12} {}: FAILED: {problem}", resolved.model.name())
-                }
+        let answer = match configured.models.definition(&alias).filter(|model| model.provider == "recorded") {
+            Some(model) => recorded(Path::new(&model.model)),
+            None => match configured.models.resolve(&choice) {
+                Ok(resolved) => match round_trip(&resolved).await {
+                    Ok(answer) => Ok(format!("{}: {answer}", resolved.model.name())),
+                    Err(problem) => Err(format!("{}: FAILED: {problem}", resolved.model.name())),
+                },
+                Err(problem) => Err(format!("FAILED: {}", problem.message)),
             },
-            Err(problem) => {
-                silent += 1;
-                format!("{alias:<12} FAILED: {}", problem.message)
-            }
         };
+        silent += u32::from(answer.is_err());
+        let line = format!("{alias:<12} {}", answer.unwrap_or_else(|problem| problem));
         print(&format!("{line}\n"));
     }
     if silent > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What a recording has. It is not asked: it answers nothing but what was recorded.
+fn recorded(path: &Path) -> Result<String, String> {
+    let recorded = Recorded::open(path).map_err(|problem| format!("FAILED: {}", problem.message))?;
+    let calls = counted(recorded.calls() as u64, "recorded call");
+    let models: Vec<String> = recorded.models().into_iter().map(crate::render::clean).collect();
+    let of = if models.is_empty() { String::new() } else { format!(" of {}", models.join(", ")) };
+    Ok(format!("{}: {calls}{of}", recorded.name()))
 }
 
 async fn round_trip(resolved: &flowrun_nodes::model::Resolved) -> Result<String, String> {

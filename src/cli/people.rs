@@ -14,8 +14,9 @@ use flowrun_engine::run::{AnswerError, Answers, RunOptions, RunOutcome};
 use flowrun_engine::schema::Schema;
 use serde_json::Value;
 
+use super::drive::NAMED_MAX;
 use super::progress::Progress;
-use super::run::{NAMED_MAX, example, input_value};
+use super::run::{example, input_value};
 use super::say;
 use super::screen;
 use crate::render::{clean, visible, wrapped};
@@ -114,7 +115,7 @@ impl Observer for Questions {
 }
 
 /// What is asked of people, and how it goes on.
-pub(super) fn waiting(asked: &[Question]) -> String {
+pub(super) fn waiting(asked: &[Question], run: &str) -> String {
     let mut text = String::new();
     for question in asked.iter().take(NAMED_MAX) {
         let prompt: Vec<String> = question.prompt.lines().map(|line| format!("  {}\n", visible(line))).collect();
@@ -124,8 +125,15 @@ pub(super) fn waiting(asked: &[Question]) -> String {
     if asked.len() > NAMED_MAX {
         text.push_str(&format!("and {} more steps ask\n", asked.len() - NAMED_MAX));
     }
-    text + "help: run it on a terminal and you are asked, or answer in a program (`Run::answer`); with `timeout` and `default` a step \
-            answers by itself"
+    if run.is_empty() {
+        let help =
+            "help: run it on a terminal and you are asked; with `timeout` and `default` a step answers by itself";
+        return text + help;
+    }
+    let step = asked.first().map(|question| clean(&question.path)).unwrap_or_default();
+    text + &format!(
+        "help: `flowrun answer {run} '{step}' VALUE` answers, `flowrun resume {run}` on a terminal asks you"
+    )
 }
 
 /// Asks until there is an answer that fits. Whether somebody is there.

@@ -45,7 +45,10 @@ impl RunLog {
         for Stored { first, lines } in &transactions {
             let next = events.last().map_or(0, |event| event.sequence.saturating_add(1));
             if *first != next {
-                damage.get_or_insert_with(|| format!("events {next} to {} are missing", first.saturating_sub(1)));
+                damage.get_or_insert_with(|| match first.saturating_sub(1) {
+                    last if last == next => format!("event {next} is missing"),
+                    last => format!("events {next} to {last} are missing"),
+                });
             }
             for line in lines.lines() {
                 match Logged::parse(line) {

@@ -5,7 +5,6 @@
 
 mod export;
 mod log;
-mod recording;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,12 +14,12 @@ use flowrun_engine::store::{RunInfo, Store, StoreError, Stored};
 
 pub use export::export;
 pub use log::RunLog;
-pub use recording::Recording;
 
 /// The runs of a store.
 #[derive(Clone)]
 pub struct Runs {
     store: Arc<dyn Store>,
+    place: Option<String>,
     salvage: Option<Arc<Salvage>>,
 }
 
@@ -50,7 +49,14 @@ pub struct RunSummary {
 impl Runs {
     /// The runs that a store keeps.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, salvage: None }
+        Self { store, place: None, salvage: None }
+    }
+
+    /// Where the store is, for messages.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = Some(place.into());
+        self
     }
 
     /// What to do about a log that the store calls damaged; without it nothing of such a log is shown.
@@ -83,17 +89,22 @@ impl Runs {
             return Ok(run);
         }
         let mut all = self.all().map_err(said)?;
-        let Some(last) = all.last().map(|run| run.id.clone()) else { return Err("there are no runs yet".to_owned()) };
+        let Some(last) = all.pop() else {
+            let place = self.place.as_ref().map(|place| format!(" in `{place}`")).unwrap_or_default();
+            return Err(format!("there are no runs{place}"));
+        };
         if wanted == "last" {
-            return all.pop().ok_or_else(|| unreachable!("BUG: the last of some runs is not there"));
+            return Ok(last);
         }
+        let last_id = last.id.clone();
+        all.push(last);
         let mut matching: Vec<RunInfo> = all.into_iter().filter(|run| run.id.starts_with(wanted)).collect();
         match (matching.pop(), matching.len()) {
             (Some(run), 0) => Ok(run),
-            (None, _) => {
-                Err(format!("no run begins with `{wanted}`; the last one is `{last}` (`flowrun runs` lists them)"))
-            }
             (Some(_), others) => Err(format!("{} runs begin with `{wanted}`; write more of the id", others + 1)),
+            (None, _) => {
+                Err(format!("no run begins with `{wanted}`; the last one is `{last_id}` (`flowrun runs` lists them)"))
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! `locks.rs` who drives a run, `prune.rs` how a store becomes smaller, `damage.rs` how it is examined.
 
 mod damage;
+mod intact;
 mod locks;
 mod prune;
 mod read;

@@ -320,3 +320,82 @@ fn losers_and_what_comes_after_a_prefix_decide_nothing() {
     assert!(line("answer").ends_with("`quick` won") && line("[1]").ends_with("unused"), "{tree}");
     assert!(!line("[0]").ends_with("unused"), "{tree}");
 }
+
+/// A run that found one value in the cache and one in flight, made one itself after it had waited in vain, and was cut off once.
+fn resumed() -> Trace {
+    let held = r#""type":"decided","field":"input","input":"00","calls":1,"key":"01","held":true"#;
+    let found = r#""type":"settled","attempt":0,"value":"02","provenance":"c1""#;
+    let late = r#""type":"settled","attempt":1,"value":"02","provenance":"f1""#;
+    let own = r#""type":"settled","attempt":2,"value":"02","provenance":"a1","usage":{"calls":1}"#;
+    Trace::new(&log(&[
+        (0, "cheap", READY),
+        (0, "cheap", held),
+        (0, "cheap", found),
+        (0, "cheap", END),
+        (0, "late", START),
+        (10_000, "late", late),
+        (10_000, "late", END),
+        (10_000, "dear", READY),
+        (10_000, "dear", held),
+        (20_000, "dear", r#""type":"missed""#),
+        (20_000, "dear", START),
+        (30_000, "asks", r#""type":"suspended""#),
+        (40_000, "", r#""type":"attached""#),
+        (40_000, "dear", r#""type":"started","attempt":2"#),
+        (60_000, "dear", own),
+        (60_000, "dear", END),
+        (70_000, "waits", held),
+    ]))
+}
+
+fn report(hash: &str) -> Option<Value> {
+    let report = |how: &str, calls: u64| {
+        let usage = serde_json::json!({"calls": calls, "prompt_tokens": 20, "completion_tokens": 3});
+        serde_json::json!({"from": {"how": how, "run": "r1", "step": "old", "usage": usage}})
+    };
+    match hash {
+        "c1" => Some(report("cache", 2)),
+        "f1" => Some(report("flight", 1)),
+        "a1" => Some(serde_json::json!({"model": "m"})),
+        _ => None,
+    }
+}
+
+#[test]
+fn hits_are_marked_and_what_they_saved_is_added_up() {
+    let mut trace = resumed();
+    assert_eq!((trace.savings().hits(), trace.savings().to_string().as_str()), (1, "1 found"), "the log alone");
+    trace.look_up(report);
+    assert_eq!(trace.savings().to_string(), "1 cached, 1 shared (3 calls saved)");
+    let found = trace.steps[0].found.as_ref().expect("it was found");
+    assert_eq!(found.payer(), "run r1, step `old`: 2 calls, 23 tokens");
+    assert!(trace.steps[2].found.is_none(), "it paid itself");
+    let text = trace.tree(120);
+    let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{text}"));
+    assert!(line("✓ cheap").trim_end().ends_with("cached") && line("✓ late").contains("shared"), "{text}");
+    assert!(line("… waits").contains("waits for the same call of another step"), "{text}");
+    let timeline = trace.timeline(80);
+    let bar = timeline.lines().find(|line| line.starts_with("✓ cheap")).expect("a row");
+    assert!(bar.contains("◆ cached") && timeline.contains("◆ found, not run"), "{timeline}");
+    assert!(!eventful().timeline(80).contains('◆'));
+}
+
+#[test]
+fn an_attempt_that_was_cut_off_is_said() {
+    let trace = resumed();
+    let dear = &trace.steps[2];
+    assert_eq!(dear.path, "dear");
+    let ends: Vec<(Option<u64>, bool)> = dear.attempts.iter().map(|one| (one.ended_us, one.is_cut_off)).collect();
+    assert_eq!(ends, [(Some(30_000), true), (Some(60_000), false)]);
+    assert!(trace.tree(120).contains("2 attempts") && trace.tree(120).contains("cut off; started again"));
+    assert_eq!((trace.steps[3].state.as_str(), trace.steps[3].attempts[0].ended_us), ("suspended", None));
+}
+
+#[test]
+fn a_report_may_say_anything() {
+    let huge = serde_json::json!({"from": {"how": 1, "usage": {"calls": u64::MAX, "prompt_tokens": u64::MAX, "completion_tokens": -1}}});
+    let found = Found::of(&huge).expect("somebody paid");
+    assert_eq!(found.word(), "found");
+    assert!(found.payer().contains("calls"));
+    assert_eq!(Found::of(&serde_json::json!({"from": "x"})), None);
+}

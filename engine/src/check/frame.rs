@@ -18,7 +18,7 @@ use crate::dialect::Dialect;
 use crate::expr::Tree;
 use crate::failure::ErrorClass;
 use crate::graph::{
-    CachePolicy, Called, ExpansionRules, Field, Graph, Join, Node, NodeCode, OnError, OnItemError, Work, forward_order,
+    Called, ExpansionRules, Field, Graph, Join, Node, NodeCode, OnError, OnItemError, Work, forward_order,
 };
 use crate::id::NodeIndex;
 use crate::retry::RetryPolicy;
@@ -225,7 +225,6 @@ impl Checker<'_> {
             },
             error_value: tree(self, "on_error.value", &error_value(&node.on_error), outside),
             item_error_value: tree(self, "on_item_error.value", &error_value(&node.on_item_error), Known::ITEM),
-            cache: CachePolicy { scope: spec.cache, ..CachePolicy::default() },
             ..NodeCode::default()
         };
         for (number, case) in node.next.iter().enumerate() {
@@ -234,6 +233,7 @@ impl Checker<'_> {
             code.cases.push(guard.map(|guard| *guard));
         }
         code.fields = self.fields(spec, node, path, uses);
+        code.cache = self.cache(spec, node, path, uses);
         self.warn_equal_samples(node, path);
         self.warn_comments(node, path);
         if spec.has_plans() {

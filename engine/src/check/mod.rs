@@ -7,6 +7,7 @@
 //! workflows, `plans.rs` checks what a model drew with the same code, `words.rs` knows names that the program registered.
 
 mod attributes;
+mod cache;
 mod calls;
 mod cycles;
 mod dependencies;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::definition::CacheScope;
 use crate::dialect::Dialect;
 use crate::graph::{DependencyMode, Work};
 
@@ -10,6 +11,7 @@ fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
     let llm = KindSpec {
         work_keys: vec!["prompt".into(), "ask".into()],
         calls_model: true,
+        cache: CacheScope::Shared,
         samples: true,
         ..KindSpec::leaf("llm")
     }
@@ -17,7 +19,7 @@ fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
     .field("ask", FieldFormat::Slotted, "the question, literal")
     .field("params", FieldFormat::Expression, "sampling")
     .field("system", FieldFormat::Template, "the role");
-    let plan = KindSpec { calls_model: true, ..KindSpec::leaf("plan") }
+    let plan = KindSpec { calls_model: true, cache: CacheScope::Shared, ..KindSpec::leaf("plan") }
         .required("prompt", FieldFormat::Template, "the question")
         .field("with", FieldFormat::ExpressionOrNames, "names that texts may mention")
         .field("combine", FieldFormat::Flag, "whether `answer` is appended")
@@ -77,6 +79,28 @@ fn joins_make_their_sources_optional() {
     let node = w.graph.node(w.graph.find("c").unwrap());
     assert_eq!(node.counted.len(), 2);
     assert!(node.dependencies.iter().all(|d| d.mode == DependencyMode::Optional));
+}
+
+#[test]
+fn what_is_said_of_answers_is_compiled_and_its_names_are_waited_for() {
+    use DependencyMode::*;
+    let w = workflow(
+        "  a: {value: q}\n  plain: {prompt: hi}\n  none: {prompt: hi, cache: off}\n  said: {prompt: hi, cache: run, key: a, salt: '[pass, last.said]', ttl: 2h, repeat: {max: 2}}\n",
+    );
+    let kept = |name: &str| {
+        let code = &w.graph.node(w.graph.find(name).unwrap()).code;
+        (code.cache.scope, code.cache.key.is_some(), code.cache.salt.is_some(), code.cache.ttl_ms)
+    };
+    assert_eq!(kept("plain"), (CacheScope::Shared, false, false, None));
+    assert_eq!(kept("none"), (CacheScope::Off, false, false, None));
+    assert_eq!(kept("a"), (CacheScope::Off, false, false, None));
+    assert_eq!(kept("said"), (CacheScope::Run, true, true, Some(7_200_000)));
+    assert_eq!(sources(&w.graph, "said"), [("a".into(), Required)]);
+    let said = w.graph.node(w.graph.find("said").unwrap());
+    assert!(said.is_kept, "`last.said` in a salt keeps the values of earlier passes");
+    let key = said.code.cache.key.as_ref().unwrap();
+    let bound = key.leaves().into_iter().flat_map(|(_, leaf)| leaf.names()).map(|name| name.node).collect::<Vec<_>>();
+    assert_eq!(bound, [w.graph.find("a")], "no evaluation searches");
 }
 
 #[test]

@@ -155,12 +155,13 @@ impl Checker<'_> {
 
     /// Looks at the comparisons in everything that a node evaluates.
     pub(super) fn all_comparisons(&mut self, names: &Names, code: &NodeCode, path: &[&str]) {
+        let kept = [("key", &code.cache.key), ("salt", &code.cache.salt)];
         let attributes = [("when", &code.guard), ("for_each", &code.items), ("output", &code.output)];
         let fields = code.fields.iter().filter_map(|(key, field)| match field {
             Field::Tree(tree) => Some((&**key, tree)),
             _ => None,
         });
-        let attributes = attributes.into_iter().filter_map(|(key, tree)| Some((key, tree.as_deref()?)));
+        let attributes = attributes.into_iter().chain(kept).filter_map(|(key, tree)| Some((key, tree.as_deref()?)));
         for (key, tree) in attributes.chain(fields) {
             let at: Vec<&str> = path.iter().copied().chain([key]).collect();
             self.comparisons(names, tree, &at);

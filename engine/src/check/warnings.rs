@@ -34,8 +34,9 @@ impl Checker<'_> {
     /// Warns of ` #` where no space follows: a comment to YAML, most likely the rest of a text to its writer.
     pub(super) fn warn_comments(&mut self, node: &NodeDef, path: &[&str]) {
         let Some(source) = self.source else { return };
+        let kept = [("key", &node.cache_key), ("salt", &node.salt)];
         let attributes = [("when", &node.when), ("for_each", &node.for_each), ("output", &node.output)];
-        let attributes = attributes.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+        let attributes = attributes.into_iter().chain(kept).filter_map(|(key, value)| Some((key, value.as_ref()?)));
         for (key, _) in node.fields.iter().map(|(key, value)| (key.as_str(), value)).chain(attributes) {
             let at: Vec<&str> = path.iter().copied().chain([key]).collect();
             let comment = source.rest_of_line(&at).trim_start().strip_prefix('#');

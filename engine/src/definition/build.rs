@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{ErrorPolicyDef, InputDef, Need, NodeDef, RetryDef, WorkflowDef};
+use super::{CacheScope, ErrorPolicyDef, InputDef, Need, NodeDef, RetryDef, WorkflowDef};
 use crate::schema::Schema;
 
 impl WorkflowDef {
@@ -65,6 +65,18 @@ impl NodeDef {
     /// The same with retries after the first attempt: how many, and the first delay in milliseconds, which doubles.
     pub fn retry(mut self, max: u32, backoff_ms: u64) -> Self {
         self.retry = Some(RetryDef { max: Some(max), on: None, backoff_ms: Some(backoff_ms) });
+        self
+    }
+
+    /// The same with how far its answers go, whatever its kind says.
+    pub fn cache(mut self, scope: CacheScope) -> Self {
+        self.cache = Some(scope);
+        self
+    }
+
+    /// The same with an expression that must be equal for an answer to be found again, such as `iteration`.
+    pub fn salt(mut self, salt: impl Into<Value>) -> Self {
+        self.salt = Some(salt.into());
         self
     }
 

@@ -65,6 +65,8 @@ pub enum Form {
     Retry,
     /// Classes of errors.
     Classes,
+    /// `none`, `original`, or a number from 0 to [`LATENCY_MAX`].
+    Latency,
     /// What becomes of a node that fails.
     OnError,
     /// What becomes of an item that fails.
@@ -83,6 +85,8 @@ pub enum Form {
     Limits,
     /// The keys of [`ALLOW`].
     Allow,
+    /// A word of [`CacheScope::WORDS`](super::CacheScope::WORDS).
+    Cache,
     /// Nodes by name.
     Nodes,
     /// Part of the language and not run by this version; the doc says what it belongs to.
@@ -95,6 +99,12 @@ const fn key(name: &'static str, form: Form, doc: &'static str) -> Key {
 
 /// Units of a duration, with their milliseconds.
 pub const UNITS: [(&str, f64); 5] = [("ms", 1.0), ("s", 1e3), ("m", 6e4), ("h", 3.6e6), ("d", 8.64e7)];
+
+/// Providers of models.
+pub const PROVIDERS: [&str; 3] = ["openai", "scripted", "recorded"];
+
+/// Largest factor of `latency`.
+pub const LATENCY_MAX: f64 = 100.0;
 
 /// Keys of a file.
 pub const TOP: &[Key] = &[
@@ -114,14 +124,20 @@ pub const MODEL: &[Key] = &[
     key(
         "provider",
         Form::Text,
-        "`openai` (every server that speaks its chat protocol) or `scripted` (replies of a file)",
+        "`openai` (every server that speaks its chat protocol), `scripted` (replies of a file) or `recorded` (a recording)",
     ),
-    key("model", Form::Word, "the model's name on the server; for `scripted` the file"),
+    key("model", Form::Word, "the model's name on the server; for `scripted` and `recorded` the file"),
     key("base_url", Form::Text, "root of the API, such as `http://127.0.0.1:8080/v1`"),
     key("api_key_env", Form::Text, "environment variable with the key; counts in the user's `flowrun.yaml` only"),
     key("params", Form::Mapping, "parameters of every request, unless a node says otherwise"),
     key("max_parallel", Form::Count, "most requests in flight to this model"),
     key("timeout", Form::Duration, "longest wait for one reply; 300 s if not written"),
+    key("record", Form::Text, "file to which every call is written; counts in the user's `flowrun.yaml` only"),
+    key(
+        "latency",
+        Form::Latency,
+        "of `recorded`: how long replies take: `none`, as `original`, or that times a number; `none` if not written",
+    ),
     key("price", Form::Later, "prices"),
 ];
 
@@ -221,10 +237,14 @@ pub const ATTRIBUTES: &[Key] = &[
     key("nodes", Form::Nodes, "the nodes of a group; they see the names around it"),
     key("limits", Form::Limits, "`nodes` bounds what a model may draw"),
     key("allow", Form::Allow, "what a model may draw"),
-    key("cache", Form::Later, "caching"),
-    key("key", Form::Later, "cache keys"),
-    key("salt", Form::Later, "cache salts"),
-    key("ttl", Form::Later, "cache lifetimes"),
+    key(
+        "cache",
+        Form::Cache,
+        "who finds the answer again: `shared`, every run of the same store; `run`; `off`, nobody",
+    ),
+    key("key", Form::Expression, "what an answer is found by, in place of the whole input"),
+    key("salt", Form::Expression, "what must be equal as well: in a loop `salt: iteration` draws anew in every pass"),
+    key("ttl", Form::Duration, "how old an answer may be; any age if not written"),
     key("budget", Form::Later, "budgets of single nodes; `budget.calls` at the top counts for the whole run"),
     key("finalize", Form::Later, "a declared best answer"),
     key("priority", Form::Later, "priorities"),

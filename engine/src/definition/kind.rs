@@ -45,6 +45,20 @@ impl CacheScope {
     /// The words of `cache:`.
     pub const WORDS: [(&'static str, CacheScope); 3] =
         [("shared", CacheScope::Shared), ("run", CacheScope::Run), ("off", CacheScope::Off)];
+
+    /// The scope of a word of `cache:`.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, scope)| *scope)
+    }
+
+    /// How it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            CacheScope::Shared => "shared",
+            CacheScope::Run => "run",
+            CacheScope::Off => "off",
+        }
+    }
 }
 
 /// Who does the work of a kind.
@@ -169,7 +183,7 @@ impl KindSpec {
     /// Whether an attribute means something on nodes of this kind.
     pub fn carries(&self, attribute: &str) -> bool {
         match attribute {
-            "retry" => self.work == KindWork::Leaf,
+            "retry" | "cache" | "key" | "salt" | "ttl" => self.work == KindWork::Leaf,
             "samples" => self.samples,
             "timeout" => self.work != KindWork::Value,
             "nodes" => self.work == KindWork::Group,

@@ -55,9 +55,9 @@ pub struct InputDef {
 /// One model alias: where a model is and how it is asked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelDef {
-    /// Which client speaks to it: `openai` (any OpenAI-compatible server) or `scripted`.
+    /// Which client speaks to it: `openai` (any OpenAI-compatible server), `scripted` or `recorded`.
     pub provider: String,
-    /// The model's name on the server; for `scripted` the file.
+    /// The model's name on the server; for `scripted` and `recorded` the file.
     pub model: String,
     /// Root of the API, such as `http://127.0.0.1:8080/v1`.
     pub base_url: Option<String>,
@@ -69,6 +69,10 @@ pub struct ModelDef {
     pub max_parallel: Option<u32>,
     /// Longest wait for one reply, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// File to which every call is written. Counts where the user configured the model, never in a workflow's file.
+    pub record: Option<String>,
+    /// Of `recorded`: the recorded times are multiplied by it, so 0 is at once and 1 as it was; `None` is 0.
+    pub latency: Option<f64>,
 }
 
 /// Run-wide quantities; reaching one ends the run as `exhausted`.
@@ -134,6 +138,14 @@ pub struct NodeDef {
     pub retry: Option<RetryDef>,
     /// `timeout:` in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// `cache:`; `None`: as its kind says.
+    pub cache: Option<CacheScope>,
+    /// `key:`, an expression tree that stands for the input.
+    pub cache_key: Option<Value>,
+    /// `salt:`, an expression tree beside the key.
+    pub salt: Option<Value>,
+    /// `ttl:` in milliseconds.
+    pub ttl_ms: Option<u64>,
     /// `on_error:`.
     pub on_error: ErrorPolicyDef,
     /// `on_item_error:`.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::keys::{ALLOW, RETRY, is_attribute, later};
 use super::reader::Reader;
-use super::{AllowDef, LimitsDef, Need, NodeDef, RetryDef};
+use super::{AllowDef, CacheScope, LimitsDef, Need, NodeDef, RetryDef};
 use crate::diagnostic::{codes, did_you_mean};
 use crate::dialect::Dialect;
 use crate::schema::Schema;
@@ -159,6 +159,10 @@ impl Reader<'_> {
             "join" => node.join = self.join(&value),
             "retry" => node.retry = Some(self.retry(value)),
             "timeout" => node.timeout_ms = self.duration(&value),
+            "cache" => node.cache = self.cache(&value),
+            "key" => node.cache_key = Some(value),
+            "salt" => node.salt = Some(value),
+            "ttl" => node.ttl_ms = self.duration(&value),
             "on_error" => node.on_error = self.policy(value, false),
             "on_item_error" => node.on_item_error = self.policy(value, true),
             "schema" | "json_schema" => {
@@ -203,6 +207,23 @@ impl Reader<'_> {
             let problem = self.wrong(&words.map(|word| format!("`{word}`")).join(" or "), value);
             problem.help.extend(near.map(|near| format!("did you mean `{near}`?")));
         }
+    }
+
+    /// The word of `cache`.
+    fn cache(&mut self, value: &Value) -> Option<CacheScope> {
+        let words = CacheScope::WORDS.map(|(word, _)| word);
+        let near = match value {
+            Value::Bool(true) => Some("shared"),
+            Value::Bool(false) => Some("off"),
+            Value::String(word) => match CacheScope::named(word) {
+                None => did_you_mean(word, words),
+                scope => return scope,
+            },
+            _ => None,
+        };
+        let problem = self.wrong(&words.map(|word| format!("`{word}`")).join(" or "), value);
+        problem.help.extend(near.map(|near| format!("did you mean `{near}`?")));
+        None
     }
 
     fn needs(&mut self, value: Value) -> Vec<Need> {

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use super::keys::{self, BUDGET, CONFIGURATION, Form, Key, LIMITS, MODEL, RESERVED, TOP, UNITS, later};
+use super::keys::{
+    self, BUDGET, CONFIGURATION, Form, Key, LATENCY_MAX, LIMITS, MODEL, PROVIDERS, RESERVED, TOP, UNITS, later,
+};
 use super::{BudgetDef, InputDef, KindSpec, LimitsDef, ModelDef, WorkflowDef};
 use crate::diagnostic::{Code, Diagnostic, Place, codes, did_you_mean};
 use crate::schema::{Schema, SchemaError};
@@ -205,7 +207,10 @@ impl Reader<'_> {
             "name" => definition.name = r.text(&value).unwrap_or_default(),
             "description" => definition.description = r.text(&value),
             "inputs" => r.inputs(value, definition),
-            "models" => definition.models = r.models(value),
+            "models" => {
+                definition.models = r.models(value);
+                r.no_recording(&definition.models);
+            }
             "budget" => definition.budget = r.budget(value),
             "limits" => definition.limits = r.limits(value),
             "nodes" => definition.nodes = r.nodes(value, 0),
@@ -299,12 +304,19 @@ impl Reader<'_> {
             "params" => model.params = r.map(value).into_iter().collect(),
             "max_parallel" => model.max_parallel = r.small_count(&value),
             "timeout" => model.timeout_ms = r.duration(&value),
+            "record" => model.record = r.text(&value),
+            "latency" => model.latency = r.latency(&value),
             key => unreachable!("BUG: nothing reads `{key}`"),
         });
-        if !["", "openai", "scripted"].contains(&model.provider.as_str()) {
+        if !model.provider.is_empty() && !PROVIDERS.contains(&model.provider.as_str()) {
             let message = format!("no provider is called `{}`", model.provider);
-            let help = "`openai` speaks to every server with the OpenAI chat protocol; `scripted` replies from a file";
+            let help = "`openai` speaks to every server with the OpenAI chat protocol; `scripted` replies from a file, \
+                        `recorded` from a recording";
             self.at("provider", |r| r.problem(Part::Value, codes::BAD_VALUE, message).help.push(help.to_owned()));
+        } else if model.latency.is_some() && model.provider != "recorded" {
+            let message = "only a model of the provider `recorded` has a `latency`";
+            let help = "take it out: other models take the time that they take";
+            self.at("latency", |r| r.problem(Part::Key, codes::CONFLICT, message).help.push(help.to_owned()));
         }
         if model.provider.is_empty() {
             self.problem(Part::Key, codes::MISSING_KEY, "a model needs `provider`")
@@ -312,6 +324,29 @@ impl Reader<'_> {
                 .push("write `provider: openai` for every server that speaks its protocol".into());
         }
         model
+    }
+
+    fn latency(&mut self, value: &Value) -> Option<f64> {
+        let factor = match value.as_str() {
+            Some("none") => Some(0.0),
+            Some("original") => Some(1.0),
+            _ => value.as_f64().filter(|factor| (0.0..=LATENCY_MAX).contains(factor)),
+        };
+        if factor.is_none() {
+            self.wrong(&format!("`none`, `original` or a number from 0 to {LATENCY_MAX}"), value);
+        }
+        factor
+    }
+
+    /// Refuses recordings in a workflow's file: a stranger's file writes no files.
+    fn no_recording(&mut self, models: &IndexMap<String, ModelDef>) {
+        for (alias, _) in models.iter().filter(|(_, model)| model.record.is_some()) {
+            self.path.extend([alias.clone(), "record".to_owned()]);
+            let message = "`record` counts in the user's `flowrun.yaml` only: a workflow file writes no files";
+            let help = "take it out, and write `flowrun run … --record FILE` or the same model in `flowrun.yaml`";
+            self.problem(Part::Key, codes::BAD_VALUE, message).help.push(help.to_owned());
+            self.path.truncate(self.path.len() - 2);
+        }
     }
 
     fn budget(&mut self, value: Value) -> BudgetDef {

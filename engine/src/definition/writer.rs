@@ -67,6 +67,8 @@ fn model_value(model: &ModelDef) -> Value {
     put(&mut map, "params", (!model.params.is_empty()).then(|| json!(model.params)));
     put(&mut map, "max_parallel", model.max_parallel.map(|n| json!(n)));
     put(&mut map, "timeout", model.timeout_ms.map(milliseconds));
+    put(&mut map, "record", model.record.as_ref().map(|file| json!(file)));
+    put(&mut map, "latency", model.latency.map(|factor| json!(factor)));
     Value::Object(map)
 }
 
@@ -161,6 +163,10 @@ fn node_value(node: &NodeDef) -> Value {
         map.insert("retry".into(), Value::Object(policy));
     }
     put(&mut map, "timeout", node.timeout_ms.map(milliseconds));
+    put(&mut map, "cache", node.cache.map(|scope| json!(scope.word())));
+    put(&mut map, "key", node.cache_key.clone());
+    put(&mut map, "salt", node.salt.clone());
+    put(&mut map, "ttl", node.ttl_ms.map(milliseconds));
     map.extend(node.fields.iter().map(|(name, value)| (name.clone(), value.clone())));
     if !node.nodes.is_empty() {
         map.insert("nodes".into(), nodes_value(&node.nodes));

@@ -26,6 +26,12 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Appends the next record of a log as a line. Records come in order.
+    pub fn write(&mut self, record: &Record, lines: &mut String) {
+        lines.push_str(&self.json(record).to_string());
+        lines.push('\n');
+    }
+
     /// The JSON of the next record of a log. Records come in order.
     pub fn json(&mut self, record: &Record) -> Value {
         let first = record.event.step().filter(|step| !self.paths.contains_key(step));
@@ -37,8 +43,9 @@ impl Writer {
         line.insert("v".into(), json!(VERSION));
         line.insert("seq".into(), json!(record.sequence));
         line.insert("us".into(), json!(record.time_us));
-        if record.event.step().is_some() {
+        if let Some(step) = record.event.step() {
             line.insert("step".into(), json!(&*record.path));
+            line.insert("id".into(), json!(step.0));
         }
         line.extend(around.map(|around| ("in".to_owned(), json!(&*around))));
         let (kind, fields) = self.fields(&record.event);
@@ -72,14 +79,16 @@ impl Writer {
             }
             Event::Settled { attempt, result, report, .. } => {
                 let (value, error) = (result.as_ref().ok(), result.as_ref().err());
-                let AttemptReport { usage, provenance } = report.as_deref().copied().unwrap_or_default();
+                let AttemptReport { usage, provenance, key } = report.as_deref().copied().unwrap_or_default();
                 (
                     "settled",
-                    json!({"attempt": attempt, "value": value, "error": error, "usage": usage, "provenance": provenance}),
+                    json!({"attempt": attempt, "value": value, "error": error, "usage": usage, "provenance": provenance, "key": key}),
                 )
             }
             Event::Timer { attempt, timer, .. } => ("timer", json!({"attempt": attempt, "timer": timer})),
             Event::Answered { value, .. } => ("answered", json!({"value": value})),
+            Event::Missed { .. } => ("missed", Value::Null),
+            Event::Attached { max_parallel } => ("attached", json!({"max_parallel": max_parallel})),
             Event::Cancel => ("cancel", Value::Null),
             Event::Ready { winner, .. } => ("ready", json!({"winner": winner.map(|step| self.path(step))})),
             Event::Suspended { input, .. } => ("suspended", json!({"input": input})),
@@ -132,7 +141,9 @@ fn decision_json(decision: &Decision) -> Value {
         Decision::Stop(holds) | Decision::Again(holds) => json!({"holds": holds}),
         Decision::Route { case, passed_over } => json!({"case": case, "passed_over": passed_over}),
         Decision::Items { list, count } => json!({"list": list, "count": count}),
-        Decision::Input { hash, calls } => json!({"input": hash, "calls": calls}),
+        Decision::Input { hash, calls, key, held } => {
+            json!({"input": hash, "calls": calls, "key": key, "held": held.then_some(true)})
+        }
         Decision::Graph { plan, graph } => json!({"plan": plan, "graph": graph.hash}),
         Decision::Value(value) => json!({"value": value}),
         Decision::Failed(error) => json!({"error": error}),

@@ -49,6 +49,11 @@ impl Datum {
         Arc::new(Self { json: OnceLock::new(), text: Some(text.into()), template_form: OnceLock::new() })
     }
 
+    /// Wraps the text of a JSON value that somebody else wrote; `None` if it is none.
+    pub fn parse(text: &str) -> Option<Arc<Self>> {
+        serde_json::from_str(text).ok().map(Self::new)
+    }
+
     /// The JSON value.
     pub fn json(&self) -> &Value {
         let parse = || self.text.as_deref().and_then(|text| serde_json::from_str(text).ok());

@@ -324,7 +324,8 @@ impl NodeCode {
     pub(super) fn trees_mut(&mut self) -> impl Iterator<Item = &mut Tree> {
         let before = [&mut self.guard, &mut self.items, &mut self.stop];
         let after = [&mut self.output, &mut self.error_value, &mut self.item_error_value];
-        let single = before.into_iter().chain(after).flatten().map(|tree| &mut **tree);
+        let kept = [&mut self.cache.key, &mut self.cache.salt];
+        let single = before.into_iter().chain(after).chain(kept).flatten().map(|tree| &mut **tree);
         let counts = self.counts.iter_mut().map(|(_, tree)| tree);
         single.chain(counts).chain(self.cases.iter_mut().flatten())
     }

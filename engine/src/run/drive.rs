@@ -20,11 +20,15 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::evaluate::constant_input;
+use super::input::constant_input;
+use super::journal::Journal;
 use super::people::Door;
+use super::recall::{Key, Recall};
 use super::values::Values;
-use super::{Answers, RunOptions, RunOutcome, spans};
+use super::{Answers, Reused, RunOptions, RunOutcome, spans};
+use crate::cache::{Flights, Found, Leader};
 use crate::check::PlanChecker;
+use crate::definition::CacheScope;
 use crate::event::{
     AttemptReport, Command, DecideField, Event, Outcome, PassEnd, RunEnded, RunStarted, SEMANTICS, Status, TimerKind,
 };
@@ -35,30 +39,43 @@ use crate::id::{ById, StepId};
 use crate::node::{Input, Kinds, NodeContext, NodeError, Output, RunContext};
 use crate::observer::Records;
 use crate::scheduler::{Effects, Scheduler};
+use crate::store::Summary;
 
 /// How often a run whose attempts end at once gives way to others: about once in a few milliseconds.
 const TRANSACTIONS_AT_A_STRETCH: u64 = 1_000;
 
+/// How many answers that need not be made are part of one transaction.
+const FOUND_AT_A_STRETCH: u32 = 256;
+
 type AttemptId = (StepId, u32);
-type Attempted = Result<Output, NodeError>;
+
+/// What came of an attempt.
+enum Attempted {
+    /// It ran; others may wait for what its leader has to say.
+    Ran(Result<Output, NodeError>, Option<Leader>),
+    /// Somebody else made the answer before it began.
+    Found(Found),
+}
 
 /// One attempt in flight.
 struct Attempt {
     id: AttemptId,
     /// `None` once it was given up: whatever it held is dropped, and nothing will come of it.
     work: Option<Pin<Box<dyn Future<Output = Attempted> + Send>>>,
+    /// Under which its answer is kept.
+    key: Option<Key>,
 }
 
 impl Future for Attempt {
-    type Output = (AttemptId, Attempted);
+    type Output = (AttemptId, Option<Key>, Attempted);
 
     /// A panic of the node's code is an error of its step, never of the run loop.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let id = self.id;
+        let (id, key) = (self.id, self.key);
         let Some(work) = &mut self.work else { return Poll::Pending };
         match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-            Ok(polled) => polled.map(|result| (id, result)),
-            Err(panic) => Poll::Ready((id, Err(panicked(&*panic).into()))),
+            Ok(polled) => polled.map(|result| (id, key, result)),
+            Err(panic) => Poll::Ready((id, key, Attempted::Ran(Err(panicked(&*panic).into()), None))),
         }
     }
 }
@@ -75,16 +92,21 @@ pub(super) struct Driver {
     pub(super) rendered: IndexMap<StepId, Input, ById>,
     /// Steps that wait for a person, by path.
     pub(super) asked: BTreeMap<Arc<str>, StepId>,
-    kinds: Kinds,
+    pub(super) kinds: Kinds,
     pub(super) options: RunOptions,
+    pub(super) journal: Journal,
+    pub(super) recall: Recall,
+    pub(super) found: Reused,
     attempts: FuturesUnordered<Attempt>,
     /// Attempts that ended at their first poll and have not been looked at.
-    finished: VecDeque<(AttemptId, Attempted)>,
+    finished: VecDeque<(AttemptId, Option<Key>, Attempted)>,
     /// The context of each attempt that has not ended: what stops it.
     flights: IndexMap<AttemptId, Arc<NodeContext>, ById>,
-    timers: BTreeSet<(Instant, StepId, u32, TimerKind)>,
-    started: Instant,
-    sequence: u64,
+    pub(super) timers: BTreeSet<(Instant, StepId, u32, TimerKind)>,
+    pub(super) started: Instant,
+    /// How long the run had been going on when this driver began, in microseconds.
+    pub(super) before_us: u64,
+    pub(super) sequence: u64,
     transactions: u64,
     effects: Effects,
     /// Decisions that have not been answered.
@@ -92,7 +114,7 @@ pub(super) struct Driver {
     outward: Vec<Command>,
     steps: u64,
     limits_reached: Vec<String>,
-    ended: Option<RunEnded>,
+    pub(super) ended: Option<RunEnded>,
 }
 
 impl Driver {
@@ -101,6 +123,9 @@ impl Driver {
             scheduler: Scheduler::new(workflow.graph.clone()),
             values: Values::new(workflow.limits.output_bytes, options.observers.clone()),
             workflow,
+            journal: Journal::default(),
+            recall: Recall::new(&options),
+            found: Reused::default(),
             context: Arc::new(RunContext {
                 plans: PlanChecker::new(kinds.specs().clone()),
                 observers: options.observers.clone(),
@@ -116,6 +141,7 @@ impl Driver {
             flights: IndexMap::default(),
             timers: BTreeSet::new(),
             started: Instant::now(),
+            before_us: 0,
             sequence: 0,
             transactions: 0,
             effects: Effects::default(),
@@ -126,14 +152,8 @@ impl Driver {
         }
     }
 
-    /// Drives the run to its end.
-    ///
-    /// Approach: one outside event at a time (the end of an attempt, a timer, the caller's cancel). Each is applied together
-    /// with the closure of the decisions that it provokes: one transaction. Its records go to the observers before any
-    /// attempt is started for it, so that a log never lacks what the world has seen. Events that nothing waits for any more
-    /// (the timer of an attempt that ended, the reply of one that was given up) are dropped unlogged. A run whose attempts
-    /// end at once gives way to other runs now and then.
-    pub(super) async fn drive(mut self, inputs: Map<String, Value>) -> RunOutcome {
+    /// Begins the run and drives it to its end.
+    pub(super) async fn begin(mut self, inputs: Map<String, Value>) -> RunOutcome {
         let as_data = inputs.iter().map(|(name, value)| (name.clone(), Datum::new(value.clone()))).collect();
         self.inputs.insert(StepId::ROOT, as_data);
         let started = RunStarted {
@@ -144,30 +164,53 @@ impl Driver {
             calls_max: self.options.calls_max.or(self.workflow.calls_max),
             limits: self.workflow.limits,
         };
-        self.transact(Event::RunStarted(Box::new(started)));
+        self.drive(Event::RunStarted(Box::new(started))).await
+    }
+
+    /// Drives the run to its end.
+    ///
+    /// Approach: one outside event at a time (the end of an attempt, a timer, the caller's cancel). Each is applied together
+    /// with the closure of the decisions that it provokes: one transaction. Its records go to the observers before any
+    /// attempt is started for it, and an attempt is started only after the store has kept them, so that a log never lacks what
+    /// the world has seen. Meanwhile other events are taken in, whose commands wait in line. Events that nothing waits for any more
+    /// (the timer of an attempt that ended, the reply of one that was given up) are dropped unlogged. A run whose attempts
+    /// end at once gives way to other runs now and then.
+    pub(super) async fn drive(mut self, first: Event) -> RunOutcome {
+        self.transact(first);
         let cancel = self.options.cancel.clone();
         let mut cancelled = pin!(cancel.cancelled());
         let answers = self.options.answers.clone();
         let _door = Door(answers.clone());
-        while !self.scheduler.is_over() {
+        while !self.scheduler.is_over() && self.journal.failure().is_none() {
+            while let Some(commands) = self.journal.next_kept() {
+                commands.into_iter().for_each(|command| self.act(command));
+            }
             self.give_way().await;
             let cancellable = self.scheduler.accepts(&Event::Cancel);
             let event = if cancellable && cancel.is_cancelled() {
                 Event::Cancel
-            } else if let Some((attempt, result)) = self.finished.pop_front() {
-                self.settled(attempt, result)
+            } else if let Some((attempt, key, result)) = self.finished.pop_front() {
+                self.settled(attempt, key, result)
+            } else if let Some(recalled) = self.recalled() {
+                recalled
             } else if let Some(answer) = self.next_answer() {
                 answer
             } else {
                 let next_timer = self.next_timer_at();
-                let waits = self.flights.is_empty() && next_timer.is_none();
+                let busy = self.journal.waits() || !self.recall.awaited.is_empty();
+                let waits = self.flights.is_empty() && next_timer.is_none() && !busy;
                 assert!(!waits || self.scheduler.is_suspended(), "BUG: nothing moves and the run is not over");
                 if waits && !answers.as_ref().is_some_and(Answers::may_come) {
                     break;
                 }
                 tokio::select! {
                     biased;
-                    Some((attempt, result)) = self.attempts.next() => self.settled(attempt, result),
+                    Some((attempt, key, result)) = self.attempts.next() => self.settled(attempt, key, result),
+                    () = self.journal.news(), if self.journal.waits() => continue,
+                    Some((step, key, found)) = self.recall.awaited.next() => {
+                        self.landed(step, key, found);
+                        continue;
+                    }
                     () = &mut cancelled, if cancellable => Event::Cancel,
                     () = sleep_until(next_timer), if next_timer.is_some() => self.next_timer(),
                     () = news(answers.as_ref()), if answers.is_some() => continue,
@@ -177,6 +220,8 @@ impl Driver {
                 self.transact(event);
             }
         }
+        self.journal.settle().await;
+        self.journal.release();
         self.outcome()
     }
 
@@ -203,6 +248,7 @@ impl Driver {
     fn transact(&mut self, event: Event) {
         let mut effects = std::mem::take(&mut self.effects);
         let mut next = Some(event);
+        let mut found = 0;
         loop {
             if let Some(event) = next.take() {
                 let at = effects.events.len();
@@ -222,12 +268,21 @@ impl Driver {
                     next = Some(Event::Decided { step, field, decision });
                 }
                 Some(_) => {}
+                None if found < FOUND_AT_A_STRETCH && !self.scheduler.is_over() => match self.recalled() {
+                    Some(event) if self.scheduler.accepts(&event) => {
+                        found += 1;
+                        next = Some(event);
+                    }
+                    Some(_) => {}
+                    None => break,
+                },
                 None => break,
             }
         }
         self.commit(&mut effects.events);
         self.effects = effects;
-        let mut outward = std::mem::take(&mut self.outward);
+        let outward = std::mem::take(&mut self.outward);
+        let mut outward = self.journal.line_up(outward);
         outward.drain(..).for_each(|command| self.act(command));
         self.outward = outward;
     }
@@ -237,17 +292,56 @@ impl Driver {
         if spans::wanted() {
             events.iter().for_each(|event| spans::report(event, &self.scheduler, self.started));
         }
-        for event in &*events {
+        self.take_note(events);
+        let recorded = self.journal.store().is_some();
+        if self.options.observers.is_empty() && !recorded {
+            return events.clear();
+        }
+        let time_us = self.elapsed_us();
+        let first = self.sequence;
+        self.sequence += events.len() as u64;
+        let events: Arc<[Event]> = events.drain(..).collect();
+        let records = Records { first, time_us, events: &events, scheduler: &self.scheduler };
+        self.options.observers.iter().for_each(|observer| observer.records(&records));
+        if recorded {
+            let values = self.values.take_unsaved();
+            let summary = self.summary(&events);
+            self.journal.append(records.iter(), first, values, summary);
+        }
+    }
+
+    /// How the run stands after some events, if they change that.
+    fn summary(&self, events: &[Event]) -> Option<Option<Summary>> {
+        let wall_ms = self.elapsed_us() / 1_000;
+        match (events.first(), &self.ended) {
+            (_, Some(ended)) => {
+                Some(Some(Summary { status: ended.status, wall_ms, steps: self.steps, usage: ended.usage }))
+            }
+            (Some(Event::Attached { .. }), None) => Some(None),
+            _ => None,
+        }
+    }
+
+    /// How long the run has been going on, in microseconds.
+    pub(super) fn elapsed_us(&self) -> u64 {
+        self.before_us + self.started.elapsed().as_micros() as u64
+    }
+
+    /// What the driver itself has to know of events.
+    pub(super) fn take_note(&mut self, events: &[Event]) {
+        for event in events {
             match event {
                 Event::RunEnded(ended) => self.ended = Some((**ended).clone()),
                 Event::Started { attempt: 1, .. } => self.steps += 1,
                 Event::PassEnded { step, end: PassEnd::Limit, .. } => {
                     self.limits_reached.push(self.scheduler.path(*step).to_string());
                 }
+                Event::Backoff { step, .. } => self.disown(*step, false),
                 Event::Ended { step, outcome } => {
                     if !self.rendered.is_empty() {
                         self.rendered.swap_remove(step);
                     }
+                    self.disown(*step, true);
                     if let Outcome::Succeeded { value, .. } = outcome {
                         self.values.note(*step, *value, self.scheduler.step_count());
                     }
@@ -255,15 +349,6 @@ impl Driver {
                 _ => {}
             }
         }
-        if self.options.observers.is_empty() {
-            return events.clear();
-        }
-        let time_us = self.started.elapsed().as_micros() as u64;
-        let first = self.sequence;
-        self.sequence += events.len() as u64;
-        let events: Arc<[Event]> = events.drain(..).collect();
-        let records = Records { first, time_us, events: &events, scheduler: &self.scheduler };
-        self.options.observers.iter().for_each(|observer| observer.records(&records));
     }
 
     fn act(&mut self, command: Command) {
@@ -284,6 +369,11 @@ impl Driver {
     }
 
     fn start(&mut self, step: StepId, attempt: u32) {
+        let code = self.scheduler.node(step).expect("BUG: the root was started").code.clone();
+        let key = self.key_of(step).or_else(|| self.bare_key(step, &code));
+        if let Some(found) = self.found_late(step, attempt, key, &code) {
+            return self.finished.push_back(((step, attempt), key, Attempted::Found(found)));
+        }
         let node = self.scheduler.node(step).expect("BUG: the root was started");
         let kind = self.kinds.node(&node.code.kind).cloned();
         let kind_name = || node.code.kind.clone();
@@ -303,19 +393,30 @@ impl Driver {
         };
         let input = input.expect("BUG: a start without its input");
         let stop = context.clone();
+        let shared = key.filter(|key| key.scope == CacheScope::Shared).map(|key| (self.recall.flights.clone(), key));
         let work = async move {
-            match kind {
-                Some(kind) => kind.run(&context, input).await,
-                None => {
-                    let name = missing.unwrap_or_default();
-                    Err(StepError::terminal("no_kind", format!("no implementation of the kind `{name}`")).into())
+            let leader = match shared {
+                Some((flights, key)) => match lead(&flights, key, &context).await {
+                    Ok(leader) => Some(leader),
+                    Err(found) => return Attempted::Found(found),
+                },
+                None => None,
+            };
+            let running = async {
+                match kind {
+                    Some(kind) => kind.run(&context, input).await,
+                    None => {
+                        let name = missing.unwrap_or_default();
+                        Err(StepError::terminal("no_kind", format!("no implementation of the kind `{name}`")).into())
+                    }
                 }
-            }
+            };
+            Attempted::Ran(spans::attempt(running).await, leader)
         };
         let span = spans::step(&stop, &node.code.kind);
         let work: Pin<Box<dyn Future<Output = Attempted> + Send>> =
-            if span.is_disabled() { Box::pin(work) } else { Box::pin(spans::attempt(work).instrument(span)) };
-        let mut work = Attempt { id: (step, attempt), work: Some(work) };
+            if span.is_disabled() { Box::pin(work) } else { Box::pin(work.instrument(span)) };
+        let mut work = Attempt { id: (step, attempt), work: Some(work), key };
         // Whoever has to wait is polled once more, by the loop, before anything else is awaited: no wake-up can be lost.
         match Pin::new(&mut work).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(ended) => self.finished.push_back(ended),
@@ -327,15 +428,29 @@ impl Driver {
     }
 
     /// The event for an attempt that ended.
-    fn settled(&mut self, (step, attempt): AttemptId, result: Attempted) -> Event {
+    fn settled(&mut self, (step, attempt): AttemptId, key: Option<Key>, result: Attempted) -> Event {
         self.flights.swap_remove(&(step, attempt));
+        let (result, leader) = match result {
+            Attempted::Found(found) => return self.found_event(step, attempt, found, self.undecided(step, key)),
+            Attempted::Ran(result, leader) => (result, leader),
+        };
         let (result, usage, provenance) = match result {
             Ok(output) => (Ok(output.value), output.usage, output.provenance),
             Err(failed) => (Err(failed.error), failed.usage, failed.provenance),
         };
         let result = result.and_then(|value| self.values.store_output(value));
         let provenance = provenance.map(|report| self.values.store(report));
-        Event::Settled { step, attempt, result, report: AttemptReport { usage, provenance }.boxed() }
+        if let (Ok(value), Some(key)) = (&result, key) {
+            let code = self.scheduler.node(step).expect("BUG: the root was started").code.clone();
+            let paid = self.paid(step, key, *value, usage, &code);
+            leader.zip(paid).into_iter().for_each(|(leader, found)| leader.landed(found));
+        }
+        Event::Settled {
+            step,
+            attempt,
+            result,
+            report: AttemptReport { usage, provenance, key: self.undecided(step, key) }.boxed(),
+        }
     }
 
     /// The event of the first timer; an attempt whose grace is over is given up.
@@ -351,8 +466,11 @@ impl Driver {
     }
 
     fn outcome(self) -> RunOutcome {
-        let wall_ms = self.started.elapsed().as_millis() as u64;
-        let (limits_reached, steps) = (self.limits_reached, self.steps);
+        let wall_ms = self.elapsed_us() / 1_000;
+        if let Some(failure) = self.journal.failure() {
+            return RunOutcome { wall_ms, ..RunOutcome::unrecorded(failure, self.scheduler.usage()) };
+        }
+        let (limits_reached, steps, reused) = (self.limits_reached, self.steps, self.found);
         let Some(ended) = self.ended else {
             let asked = self.asked.into_iter().filter(|(_, step)| self.scheduler.is_asked(*step));
             return RunOutcome {
@@ -365,6 +483,7 @@ impl Driver {
                 limits_reached,
                 asked: asked.map(|(path, _)| path.to_string()).collect(),
                 steps,
+                reused,
                 wall_ms,
             };
         };
@@ -378,7 +497,28 @@ impl Driver {
             limits_reached,
             asked: Vec::new(),
             steps,
+            reused,
             wall_ms,
+        }
+    }
+}
+
+/// Leads the attempts under a key, or waits for the one that does; who has failed is followed by the next. What is cancelled
+/// meanwhile goes on to its work, which ends it.
+async fn lead(flights: &Flights, key: Key, context: &NodeContext) -> Result<Leader, Found> {
+    loop {
+        let follower = match flights.join(key.hash) {
+            Ok(leader) => return Ok(leader),
+            Err(follower) => follower,
+        };
+        tokio::select! {
+            biased;
+            landing = follower.landing() => {
+                if let Some(found) = landing {
+                    return Err(found);
+                }
+            }
+            () = context.cancelled().cancelled() => std::future::pending().await,
         }
     }
 }

@@ -8,27 +8,23 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::Driver;
-use crate::definition::ModelDef;
 use crate::event::{DecideField, Decision};
 use crate::expr::{ExprError, Tree};
 use crate::failure::StepError;
-use crate::graph::{Field, Graph, Node, NodeCode, Work};
-use crate::id::StepId;
-use crate::node::{Fields, Input, ModelChoice, REPAIR_TURNS};
+use crate::graph::{ExpansionRules, Field, Graph, Node, NodeCode, Work};
+use crate::id::{StepId, ValueHash};
 use crate::scheduler::{ChildResult, Children, Resolved, Scope};
-
-/// The input of a leaf that has nothing to evaluate.
-pub(super) fn constant_input(code: &NodeCode) -> Input {
-    let constant = |(name, field): (&Arc<str>, &Field)| Some((name.clone(), field.constant()?.clone()));
-    let fields = code.fields.iter().filter_map(constant).collect();
-    Input { fields, schema: code.schema.clone(), model: ModelChoice::default(), rules: code.expansion.clone() }
-}
 
 pub(super) type Evaluated<T> = Result<T, StepError>;
 
 impl Driver {
     /// Answers a `Decide`.
     pub(super) fn evaluate(&mut self, step: StepId, field: DecideField) -> Decision {
+        if field == DecideField::Value
+            && let Some(value) = self.corrected(step)
+        {
+            return self.values.store_output(value).map_or_else(Decision::Failed, Decision::Value);
+        }
         let place = self.scheduler.place(step).map(|(graph, node)| (graph.clone(), node));
         let node = place.as_ref().map(|(graph, node)| graph.node(*node));
         let answer = match (field, node) {
@@ -141,7 +137,7 @@ impl Driver {
             Work::Call(graph) => {
                 let with = self.with(step, &node.code)?;
                 let inputs = complete_inputs(&graph.graph(), with)?;
-                Ok(Decision::Input { hash: self.values.store(inputs), calls: 0 })
+                Ok(frame_input(self.values.store(inputs)))
             }
             Work::Expand => {
                 let plan = self.plan(step, node)?;
@@ -149,7 +145,7 @@ impl Driver {
                 if !with.contains_key("question") {
                     with.insert("question".to_owned(), plan.get("question").cloned().unwrap_or_default());
                 }
-                Ok(Decision::Input { hash: self.values.store(Value::Object(with)), calls: 0 })
+                Ok(frame_input(self.values.store(Value::Object(with))))
             }
             _ => self.leaf_input(step, node),
         }
@@ -163,53 +159,23 @@ impl Driver {
         }
     }
 
-    fn leaf_input(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
-        let code = &node.code;
-        let mut fields = Vec::with_capacity(code.fields.len());
-        for (name, field) in &code.fields {
-            let value = match field {
-                Field::Template(template) => Value::String(self.text(step, name, template)?),
-                Field::Slotted(slotted) => Value::String(self.question(step, code, slotted)?),
-                Field::Formula(formula) => Value::String(formula.text().to_owned()),
-                Field::Tree(tree) => self.tree(Scope::Step(step), name, Some(tree), None)?,
-                Field::Literal(value) => value.clone(),
-            };
-            fields.push((name.clone(), value));
-        }
-        let fields: Fields = fields.into_iter().collect();
-        let calls = calls_of_one_attempt(code, &fields);
-        let model = if code.asks() { self.model(step, &fields) } else { ModelChoice::default() };
-        let schema = code.schema.clone();
-        let json_schema = schema.as_ref().map(|schema| schema.json_schema());
-        let hash = self.values.announce_input(&code.kind, &fields, json_schema);
-        self.rendered.insert(step, Input { fields, schema, model, rules: code.expansion.clone() });
-        Ok(Decision::Input { hash, calls })
-    }
-
-    fn model(&self, step: StepId, fields: &Fields) -> ModelChoice {
-        let alias = fields.get("model").and_then(Value::as_str).map(str::to_owned);
-        let declared = self.declared_model(step, alias.as_deref().unwrap_or("default"));
-        ModelChoice { alias, declared }
-    }
-
-    /// What the innermost workflow around a step that declares the alias says about it.
-    fn declared_model(&self, step: StepId, alias: &str) -> Option<Arc<ModelDef>> {
-        let around = std::iter::successors(Some(step), |step| self.scheduler.parent(*step));
-        around.filter_map(|step| self.scheduler.body(step)).find_map(|graph| graph.models.get(alias).cloned())
-    }
-
     fn expansion(&mut self, step: StepId, node: &Node) -> Evaluated<Decision> {
         let plan = self.plan(step, node)?;
+        let rules = node.code.expansion.clone().expect("BUG: an expansion without rules");
+        let graph = self.graph_of_plan(step, &plan, &rules)?;
+        Ok(Decision::Graph { plan: self.values.store(plan), graph })
+    }
+
+    /// The checked graph of a plan, for an expansion whose input is known.
+    pub(super) fn graph_of_plan(&self, step: StepId, plan: &Value, rules: &ExpansionRules) -> Evaluated<Arc<Graph>> {
         let input = self.scheduler.input(step).map(|hash| self.values.get(hash).clone());
         let keys = input.as_ref().and_then(|input| input.json().as_object()).into_iter().flat_map(Map::keys);
         let keys: Vec<String> = keys.filter(|key| *key != "question").cloned().collect();
-        let rules = node.code.expansion.clone().expect("BUG: an expansion without rules");
-        let graph = self.context.plans.check(&plan, &keys, &rules).map_err(|problems| {
+        self.context.plans.check(plan, &keys, rules).map_err(|problems| {
             let lines: Vec<String> =
                 problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
             StepError::terminal("bad_plan", format!("the plan does not check: {}", lines.join("; ")))
-        })?;
-        Ok(Decision::Graph { plan: self.values.store(plan), graph })
+        })
     }
 
     fn plan(&mut self, step: StepId, node: &Node) -> Evaluated<Value> {
@@ -370,6 +336,11 @@ impl Driver {
     }
 }
 
+/// The input of a closed frame, which has no answer of its own.
+fn frame_input(hash: ValueHash) -> Decision {
+    Decision::Input { hash, calls: 0, key: None, held: false }
+}
+
 /// Fills in the defaults of a closed frame's inputs and checks what is given.
 fn complete_inputs(graph: &Graph, mut with: Map<String, Value>) -> Evaluated<Value> {
     let inputs = graph.inputs.as_ref().expect("BUG: a call of a graph without inputs");
@@ -386,16 +357,6 @@ fn complete_inputs(graph: &Graph, mut with: Map<String, Value>) -> Evaluated<Val
         Some(name) => Err(StepError::terminal("input", format!("the called workflow has no input `{name}`"))),
         None => Ok(Value::Object(complete)),
     }
-}
-
-/// Most model calls of one attempt: one, and the repair turns of whatever must be structured.
-fn calls_of_one_attempt(code: &NodeCode, fields: &Fields) -> u32 {
-    if !code.spec.as_ref().is_some_and(|spec| spec.calls_model) {
-        return 0;
-    }
-    let structured = code.schema.is_some() || code.expansion.is_some();
-    let repair = fields.get("repair").and_then(Value::as_u64).map_or(REPAIR_TURNS, |turns| turns.min(100) as u32);
-    1 + if structured { repair } else { 0 }
 }
 
 pub(super) fn expression_error(field: &str, error: &ExprError) -> StepError {

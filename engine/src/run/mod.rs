@@ -6,11 +6,16 @@
 mod ask;
 mod drive;
 mod evaluate;
+mod fold;
+mod input;
+mod journal;
 mod lookup;
 mod people;
+mod recall;
 mod spans;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -21,13 +26,16 @@ use tracing::Instrument;
 
 pub use crate::observer::{Observer, Observers, Question};
 use drive::Driver;
+pub use journal::Recording;
 pub use people::{AnswerError, Answers};
 
+use crate::cache::{Flights, Memo};
 use crate::diagnostic::did_you_mean;
 use crate::event::{Bound, Status, Usage};
 use crate::failure::StepError;
 use crate::graph::Workflow;
 use crate::node::Kinds;
+use crate::store::StoreError;
 
 /// How a run is driven.
 #[derive(Clone)]
@@ -42,12 +50,33 @@ pub struct RunOptions {
     pub observers: Observers,
     /// How people answer; `None`: nobody is there.
     pub answers: Option<Answers>,
+    /// Where it is recorded, and where answers of earlier runs are; `None`: nowhere.
+    pub record: Option<Recording>,
+    /// Attempts in flight that it shares with other runs.
+    pub flights: Flights,
+    /// Whether answers of earlier runs are not looked at.
+    pub fresh: bool,
+    /// The run that it replays.
+    pub memo: Option<Arc<Memo>>,
+    /// Values that take the place of what steps would give, by path.
+    pub corrections: BTreeMap<String, Value>,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
         let (cancel, observers) = (CancellationToken::new(), Observers::default());
-        Self { max_parallel: 16, calls_max: None, cancel, observers, answers: None }
+        Self {
+            max_parallel: 16,
+            calls_max: None,
+            cancel,
+            observers,
+            answers: None,
+            record: None,
+            flights: Flights::default(),
+            fresh: false,
+            memo: None,
+            corrections: BTreeMap::new(),
+        }
     }
 }
 
@@ -72,11 +101,40 @@ pub struct RunOutcome {
     pub asked: Vec<String>,
     /// Leaf steps that started.
     pub steps: u64,
+    /// Answers that it did not have to make.
+    pub reused: Reused,
     /// Wall time in milliseconds.
     pub wall_ms: u64,
 }
 
+/// Answers that a run did not have to make, and what somebody else paid for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reused {
+    /// Steps that took one.
+    pub steps: u64,
+    /// What that would have cost.
+    pub usage: Usage,
+}
+
 impl RunOutcome {
+    /// A run that cannot go on because it cannot be recorded.
+    fn unrecorded(why: &StoreError, usage: Usage) -> Self {
+        let message = format!("the run stopped here, because it could not be recorded: {why}");
+        Self {
+            status: Status::Failed,
+            output: None,
+            error: Some(StepError::terminal("store", message)),
+            failed_step: None,
+            bound: None,
+            usage,
+            limits_reached: Vec::new(),
+            asked: Vec::new(),
+            steps: 0,
+            reused: Reused::default(),
+            wall_ms: 0,
+        }
+    }
+
     /// The output of a run that succeeded.
     ///
     /// # Errors
@@ -122,6 +180,31 @@ pub enum StartError {
         /// Its type, for people.
         schema: String,
     },
+    /// The store cannot take it.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// Somebody else drives the run at this moment.
+    #[error("the run `{0}` is driven by another process at this moment")]
+    Driven(String),
+    /// The run is over.
+    #[error("the run `{id}` {}", .status.ending())]
+    Over {
+        /// Its id.
+        id: String,
+        /// How it ended.
+        status: Status,
+    },
+    /// The workflow is not the one that the run began with.
+    #[error("the workflow has changed since the run `{0}` began")]
+    Changed(String),
+    /// What the log says does not follow from the workflow.
+    #[error("the log of `{id}` cannot be followed: {reason}")]
+    Unfoldable {
+        /// The run's id.
+        id: String,
+        /// Where and why.
+        reason: String,
+    },
     /// A value that the input's schema refuses.
     #[error("input `{name}`: {reason}")]
     BadInput {
@@ -161,7 +244,25 @@ pub fn begin(
 ) -> Result<impl Future<Output = RunOutcome> + Send + use<>, StartError> {
     let inputs = check_inputs(workflow, inputs)?;
     let span = spans::run(workflow);
-    Ok(Driver::new(workflow.clone(), kinds.clone(), options).drive(inputs).instrument(span))
+    let mut driver = Driver::new(workflow.clone(), kinds.clone(), options);
+    driver.open_journal(true)?;
+    Ok(driver.begin(inputs).instrument(span))
+}
+
+/// Takes up a run that was interrupted or is suspended: folds its log, then goes on where it was. Steps that finished do not run
+/// again; attempts that were in flight do. `options.record` says which run; the inputs and limits are those of the log.
+///
+/// # Errors
+/// [`StartError`]: the run is over or driven by somebody else, the workflow is another one, the log cannot be followed.
+pub fn resume(
+    workflow: &Arc<Workflow>,
+    kinds: &Kinds,
+    options: RunOptions,
+) -> Result<impl Future<Output = RunOutcome> + Send + use<>, StartError> {
+    let span = spans::run(workflow);
+    let driver = Driver::new(workflow.clone(), kinds.clone(), options);
+    let going_on = driver.take_up()?;
+    Ok(going_on.drive().instrument(span))
 }
 
 fn way_out(suggestion: Option<&str>, known: &[String]) -> String {

@@ -59,10 +59,21 @@ impl Answers {
     /// # Errors
     /// [`AnswerError`]; after a `BadAnswer` the step still waits.
     pub async fn answer(&self, path: &str, value: Value) -> Result<(), AnswerError> {
+        self.hand_in(path, value).await
+    }
+
+    /// The same, with the answer handed in before anything is awaited: also before the run is driven.
+    pub fn hand_in(&self, path: &str, value: Value) -> impl Future<Output = Result<(), AnswerError>> + Send + use<> {
         let (taken, reply) = oneshot::channel();
-        self.put(Answer { path: path.to_owned(), value, taken });
+        let path = path.to_owned();
+        self.put(Answer { path: path.clone(), value, taken });
         self.0.news.notify_one();
-        reply.await.unwrap_or_else(|_| Err(AnswerError::NotAsked(path.to_owned())))
+        async move { reply.await.unwrap_or(Err(AnswerError::NotAsked(path))) }
+    }
+
+    /// Whether the run is over, or has been left by its driver: nobody reads answers any more.
+    pub fn is_over(&self) -> bool {
+        self.queue().over
     }
 
     /// After the run nothing is kept, which tells whoever waits for the reply.

@@ -20,11 +20,47 @@ pub(super) struct Values {
     by_step: Vec<Option<Arc<Datum>>>,
     /// The JSON text of the value at hand.
     text: Vec<u8>,
+    /// What the store has not been given yet; `None` without one.
+    unsaved: Option<Vec<(ValueHash, Arc<str>)>>,
 }
 
 impl Values {
     pub(super) fn new(bytes_max: u64, observers: Observers) -> Self {
-        Self { by_hash: IndexMap::default(), bytes_max, observers, by_step: Vec::new(), text: Vec::new() }
+        Self {
+            by_hash: IndexMap::default(),
+            bytes_max,
+            observers,
+            by_step: Vec::new(),
+            text: Vec::new(),
+            unsaved: None,
+        }
+    }
+
+    /// From now on values are kept for the store, these to begin with.
+    pub(super) fn save_all(&mut self, first: Vec<(ValueHash, Arc<str>)>) {
+        self.unsaved = Some(first);
+    }
+
+    /// Keeps a text for the store alone.
+    pub(super) fn save(&mut self, hash: ValueHash, text: &str) {
+        if let Some(unsaved) = &mut self.unsaved {
+            unsaved.push((hash, text.into()));
+        }
+    }
+
+    /// What the store has not been given yet.
+    pub(super) fn take_unsaved(&mut self) -> Vec<(ValueHash, Arc<str>)> {
+        self.unsaved.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes a value back that the store has.
+    pub(super) fn load(&mut self, hash: ValueHash, value: Arc<Datum>) {
+        self.by_hash.entry(hash).or_insert(value);
+    }
+
+    /// Whether a value is at hand.
+    pub(super) fn has(&self, hash: ValueHash) -> bool {
+        self.by_hash.contains_key(&hash)
     }
 
     /// Stores a value of any size: what the engine itself wrote (lists of items, plans, reports of kinds).
@@ -54,9 +90,9 @@ impl Values {
             self.append(schema);
         }
         self.text.push(b'}');
-        let hash = ValueHash::of_bytes(&self.text);
+        let hash = self.hash_and_save();
         if self.observers.want_values() {
-            let datum = Datum::from_text(std::str::from_utf8(&self.text).expect("BUG: JSON is text"));
+            let datum = Datum::from_text(as_text(&self.text));
             self.observers.iter().for_each(|observer| observer.value(hash, &datum));
         }
         hash
@@ -113,15 +149,30 @@ impl Values {
         }
     }
 
+    fn hash_and_save(&mut self) -> ValueHash {
+        let hash = ValueHash::of_bytes(&self.text);
+        if let Some(unsaved) = &mut self.unsaved {
+            unsaved.push((hash, as_text(&self.text).into()));
+        }
+        hash
+    }
+
     /// Keeps the value whose text was written last.
     fn keep(&mut self, value: Value) -> ValueHash {
         let hash = ValueHash::of_bytes(&self.text);
         if let indexmap::map::Entry::Vacant(entry) = self.by_hash.entry(hash) {
             let datum = entry.insert(Datum::new(value));
+            if let Some(unsaved) = &mut self.unsaved {
+                unsaved.push((hash, as_text(&self.text).into()));
+            }
             if self.observers.want_values() {
                 self.observers.iter().for_each(|observer| observer.value(hash, datum));
             }
         }
         hash
     }
+}
+
+fn as_text(json: &[u8]) -> &str {
+    std::str::from_utf8(json).expect("BUG: JSON is text")
 }

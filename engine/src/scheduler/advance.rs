@@ -167,7 +167,7 @@ impl Scheduler {
     }
 
     /// The input is known: queue up for a slot, open the frame, or ask.
-    fn begin_work(&mut self, step: StepId, effects: &mut Effects) {
+    pub(super) fn begin_work(&mut self, step: StepId, effects: &mut Effects) {
         let node = self.node(step).expect("BUG: the root began twice");
         match &node.work {
             Work::Leaf => self.enqueue(step),
@@ -209,8 +209,8 @@ impl Scheduler {
         }
     }
 
-    /// A suspended step has its answer.
-    pub(super) fn answered(&mut self, step: StepId, value: ValueHash, effects: &mut Effects) {
+    /// A step's work is done: an attempt gave a value, one was found, or a person answered.
+    pub(super) fn worked(&mut self, step: StepId, value: ValueHash, effects: &mut Effects) {
         if self.node(step).is_some_and(|node| node.has_value) {
             self.hashes[step.index()].value = Some(value);
             self.decide(step, DecideField::Value, effects);
@@ -230,7 +230,7 @@ impl Scheduler {
             }
             (_, Decision::Failed(error)) => self.fail(step, error.clone(), effects),
             (DecideField::Value, Decision::Value(value)) => self.succeed(step, *value, effects),
-            (DecideField::Default, Decision::Value(value)) => self.answered(step, *value, effects),
+            (DecideField::Default, Decision::Value(value)) => self.worked(step, *value, effects),
             (DecideField::Stop, Decision::Stop(stops)) => self.stop_decided(step, *stops, effects),
             (DecideField::Again, Decision::Again(again)) => self.again_decided(step, *again, effects),
             (DecideField::Route, Decision::Route { case, passed_over }) => {
@@ -251,10 +251,15 @@ impl Scheduler {
             (DecideField::Items, Decision::Items { list, count }) => {
                 self.open_items(step, Some(*list), *count, effects);
             }
-            (DecideField::Input, Decision::Input { hash, calls }) => {
+            (DecideField::Input, Decision::Input { hash, calls, held, .. }) => {
                 self.hashes[step.index()].input = Some(*hash);
                 self.step_mut(step).calls = *calls;
-                self.begin_work(step, effects);
+                if *held {
+                    self.step_mut(step).held = true;
+                    self.held += 1;
+                } else {
+                    self.begin_work(step, effects);
+                }
             }
             (DecideField::Graph, Decision::Graph { graph, .. }) => self.open_graph(step, graph, effects),
             (field, decision) => panic!("BUG: {decision:?} is no answer to {field:?}"),

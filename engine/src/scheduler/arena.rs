@@ -72,6 +72,8 @@ pub(super) struct Step {
     pub(super) deciding: Option<DecideField>,
     /// Whether it, or its map, stands in the ready queue.
     pub(super) queued: bool,
+    /// Whether its answer is there or on its way, so that it does not start.
+    pub(super) held: bool,
     /// Number among the items, samples or passes; 0 for a node's own step.
     pub(super) index: u32,
     /// Sources that are not settled.
@@ -99,6 +101,7 @@ impl Step {
             state: State::Waiting,
             deciding: None,
             queued: false,
+            held: false,
             index: 0,
             pending: 0,
             route: Route::None,

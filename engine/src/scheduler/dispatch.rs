@@ -49,16 +49,43 @@ impl Scheduler {
         let data = self.step_mut(step);
         let before = (data.attempt, std::mem::replace(&mut data.flight, Flight::Open));
         data.attempt += 1;
-        let (attempt, calls) = (data.attempt, data.calls);
+        let calls = data.calls;
         if let (attempt, Flight::Cancelled) = before {
             self.abandoned.insert((step, attempt));
         }
-        let input = self.input(step);
         self.budget.reserve(calls);
+        self.issue(step, effects);
+    }
+
+    /// Has the world run the latest attempt of a step.
+    fn issue(&mut self, step: StepId, effects: &mut Effects) {
+        let (input, attempt) = (self.input(step), self.attempt(step));
         effects.events.push(Event::Started { step, attempt, input });
         effects.commands.push(Command::Start { step, attempt });
         if let Some(delay_ms) = self.node(step).and_then(|node| node.timeout_ms) {
             effects.commands.push(Command::Timer { step, attempt, timer: TimerKind::Timeout, delay_ms });
+        }
+    }
+
+    /// Another driver goes on: attempts that were in flight begin anew under their next number, those that had been told to stop
+    /// are charged in full and forgotten, people are asked again. O(steps), once per driver. Timers keep their times: that is the
+    /// driver's part.
+    pub(super) fn attach(&mut self, max_parallel: u32, effects: &mut Effects) {
+        self.max_parallel = max_parallel.max(1);
+        let forgotten: Vec<(StepId, u32)> = self.abandoned.iter().copied().collect();
+        forgotten.into_iter().for_each(|(step, attempt)| self.give_up(step, attempt));
+        for step in (0..self.steps.len() as u32).map(StepId) {
+            let attempt = self.attempt(step);
+            match self.steps[step.index()].flight {
+                Flight::Cancelled => self.give_up(step, attempt),
+                Flight::Open => {
+                    *self.cut_off.entry(step).or_default() += 1;
+                    self.step_mut(step).attempt += 1;
+                    self.issue(step, effects);
+                }
+                Flight::None if self.is_asked(step) => effects.commands.push(Command::Ask { step }),
+                Flight::None => {}
+            }
         }
     }
 
@@ -128,7 +155,7 @@ impl Scheduler {
                 self.decide(StepId::ROOT, DecideField::BestOutput, effects);
             }
             None if !root.is_terminal() => {
-                let waits = self.suspended > 0 || self.backing_off > 0;
+                let waits = self.suspended > 0 || self.backing_off > 0 || self.held > 0;
                 debug_assert!(waits, "BUG: nothing runs, nothing waits, and the run is not over");
             }
             // Also when means ran out for what nobody needs any more.

@@ -27,6 +27,11 @@ impl Scheduler {
         usage: Usage,
         effects: &mut Effects,
     ) {
+        if attempt == 0 {
+            self.let_go(step);
+            let value = result.as_ref().expect("BUG: an answer that was found is none");
+            return self.worked(step, *value, effects);
+        }
         let flight = self.land(step, attempt);
         let allowance = if fault::is(Fault::AllowanceLeaks) { 0 } else { self.steps[step.index()].calls };
         self.budget.settle(allowance, usage.calls);
@@ -35,21 +40,13 @@ impl Scheduler {
             return;
         }
         match result {
-            Ok(value) => {
-                let has_value = self.node(step).is_some_and(|node| node.has_value);
-                if has_value {
-                    self.hashes[step.index()].value = Some(*value);
-                    self.decide(step, DecideField::Value, effects);
-                } else {
-                    self.succeed(step, *value, effects);
-                }
-            }
+            Ok(value) => self.worked(step, *value, effects),
             Err(error) => self.attempt_failed(step, attempt, error.clone(), effects),
         }
     }
 
     fn attempt_failed(&mut self, step: StepId, attempt: u32, error: StepError, effects: &mut Effects) {
-        let retries = attempt - 1;
+        let retries = attempt - 1 - self.cut_off.get(&step).copied().unwrap_or(0);
         let made = retries + u32::from(fault::is(Fault::RetryOneLess));
         let delay_ms = self.node(step).and_then(|node| {
             let stubborn = fault::is(Fault::TerminalIsRetried) && made < node.retry.max;
@@ -74,13 +71,7 @@ impl Scheduler {
                 effects.events.push(Event::Ready { step, winner: None });
                 self.enqueue(step);
             }
-            TimerKind::Grace => {
-                self.land(step, attempt);
-                let calls = self.steps[step.index()].calls;
-                let charged = Usage { calls: u64::from(calls), ..Usage::default() };
-                self.budget.settle(calls, charged.calls);
-                self.usage += charged;
-            }
+            TimerKind::Grace => self.give_up(step, attempt),
             TimerKind::Timeout => {
                 let limit = self.node(step).and_then(|node| node.timeout_ms).unwrap_or_default();
                 let message = format!("not done within its `timeout` of {limit} ms");
@@ -98,6 +89,15 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// An attempt that was told to stop will never tell what it cost: it is charged in full.
+    pub(super) fn give_up(&mut self, step: StepId, attempt: u32) {
+        self.land(step, attempt);
+        let calls = self.steps[step.index()].calls;
+        let charged = Usage { calls: u64::from(calls), ..Usage::default() };
+        self.budget.settle(calls, charged.calls);
+        self.usage += charged;
     }
 
     /// Tells the world to stop an attempt; it stays in flight until it ends or its grace is over.

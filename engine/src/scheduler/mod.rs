@@ -85,6 +85,10 @@ pub struct Scheduler {
     /// How many steps wait for a person, and for another attempt.
     suspended: u32,
     backing_off: u32,
+    /// How many wait for an answer that is on its way.
+    held: u32,
+    /// How many attempts of a step were cut off by the end of a driver: those count as no retries.
+    cut_off: BTreeMap<StepId, u32>,
 }
 
 /// Something that others have to be told.
@@ -128,6 +132,8 @@ impl Scheduler {
             winners: BTreeMap::new(),
             suspended: 0,
             backing_off: 0,
+            held: 0,
+            cut_off: BTreeMap::new(),
         }
     }
 
@@ -154,7 +160,12 @@ impl Scheduler {
                 self.settle_attempt(*step, *attempt, result, usage, effects)
             }
             Event::Timer { step, attempt, timer } => self.timer(*step, *attempt, *timer, effects),
-            Event::Answered { step, value } => self.answered(*step, *value, effects),
+            Event::Answered { step, value } => self.worked(*step, *value, effects),
+            Event::Missed { step } => {
+                self.let_go(*step);
+                self.begin_work(*step, effects);
+            }
+            Event::Attached { max_parallel } => self.attach(*max_parallel, effects),
             Event::Cancel => self.cancel_run(effects),
             _ => panic!("BUG: a derived event was applied: {event:?}"),
         }
@@ -168,7 +179,10 @@ impl Scheduler {
         match event {
             Event::RunStarted(_) => self.frames.is_empty() && !self.over,
             Event::Decided { step, field, .. } => self.wants(*step, *field),
+            Event::Settled { step, attempt: 0, result, .. } => result.is_ok() && self.is_held(*step),
             Event::Settled { step, attempt, .. } => self.flight(*step, *attempt) != Flight::None,
+            Event::Missed { step } => self.is_held(*step),
+            Event::Attached { .. } => !self.over && !self.frames.is_empty(),
             Event::Timer { step, attempt, timer } => self.awaits_timer(*step, *attempt, *timer),
             Event::Answered { step, .. } => self.is_asked(*step),
             Event::Cancel => {
@@ -191,9 +205,15 @@ impl Scheduler {
         self.steps.get(step.index()).is_some_and(|step| step.state == State::Suspended && step.deciding.is_none())
     }
 
+    /// Whether a step waits for an answer that is there or on its way.
+    pub fn is_held(&self, step: StepId) -> bool {
+        self.steps.get(step.index()).is_some_and(|step| step.held)
+    }
+
     /// Whether nothing will happen until a person answers.
     pub fn is_suspended(&self) -> bool {
-        !self.over && self.suspended > 0 && self.in_flight == 0 && self.backing_off == 0 && self.decisions_open == 0
+        let moves = self.in_flight > 0 || self.backing_off > 0 || self.held > 0 || self.decisions_open > 0;
+        !self.over && self.suspended > 0 && !moves
     }
 
     /// Whether the run has ended.
@@ -302,6 +322,13 @@ impl Scheduler {
         flight
     }
 
+    /// A held step waits no longer.
+    fn let_go(&mut self, step: StepId) {
+        if std::mem::take(&mut self.step_mut(step).held) {
+            self.held -= 1;
+        }
+    }
+
     /// Makes every transition; a terminal state is never left.
     fn set(&mut self, step: StepId, to: State) {
         let from = std::mem::replace(&mut self.step_mut(step).state, to);
@@ -325,6 +352,7 @@ impl Scheduler {
             Outcome::Cancelled => State::Cancelled,
         };
         self.unqueue(step);
+        self.let_go(step);
         self.set(step, state);
         effects.events.push(Event::Ended { step, outcome });
     }

@@ -293,6 +293,12 @@ impl Scheduler {
         self.steps[step.index()].layer == Layer::Work
     }
 
+    /// Whether a step works on a rendered input of its own: a leaf, or a person.
+    pub fn is_leaf(&self, step: StepId) -> bool {
+        let leaf = |node: &crate::graph::Node| matches!(node.work, Work::Leaf | Work::Human { .. });
+        self.does_work(step) && self.node(step).is_some_and(leaf)
+    }
+
     /// What people call a step: `solve[3]/sub`; empty for the root. A node of the workflow itself is called by its own name.
     pub fn path(&self, step: StepId) -> Arc<str> {
         if let Some((graph, node)) = self.place(step)

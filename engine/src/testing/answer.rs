@@ -143,7 +143,12 @@ impl<'w> Answers<'w> {
                 let calls = world.input(path, &saw)?;
                 let hash = World::made("input", path, &saw);
                 self.inputs.insert(step, json!(hash));
-                Decision::Input { hash, calls: if matches!(node.work, Work::Leaf) { calls } else { 0 } }
+                Decision::Input {
+                    hash,
+                    calls: if matches!(node.work, Work::Leaf) { calls } else { 0 },
+                    key: None,
+                    held: false,
+                }
             }
             DecideField::Graph => {
                 let number = world.drawn(path, self.drawn.len())?;

@@ -201,7 +201,7 @@ impl Simulation<'_> {
             0
         };
         let usage = Usage { calls, ..Usage::default() };
-        Event::Settled { step, attempt, result, report: AttemptReport { usage, provenance: None }.boxed() }
+        Event::Settled { step, attempt, result, report: AttemptReport { usage, ..AttemptReport::default() }.boxed() }
     }
 
     fn transact(&mut self, event: Event) {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::calc::Formula;
 use crate::check::{NoLibrary, PlanChecker, builtin_kinds, check, check_text};
-use crate::definition::{FieldFormat, InputDef, KindSpec, WorkflowDef};
+use crate::definition::{CacheScope, FieldFormat, InputDef, KindSpec, WorkflowDef};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::dialect::{self, Dialect, Plan, StepType};
 use crate::event::Logged;
@@ -27,6 +27,7 @@ pub fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
     let llm = KindSpec {
         work_keys: vec!["prompt".into(), "ask".into()],
         calls_model: true,
+        cache: CacheScope::Shared,
         samples: true,
         ..KindSpec::leaf("llm")
     };
@@ -36,7 +37,7 @@ pub fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
         .field("system", FieldFormat::Template, "the role")
         .field("model", FieldFormat::Text, "an alias")
         .field("params", FieldFormat::Expression, "sampling");
-    let plan = KindSpec { calls_model: true, ..KindSpec::leaf("plan") }
+    let plan = KindSpec { calls_model: true, cache: CacheScope::Shared, ..KindSpec::leaf("plan") }
         .required("prompt", FieldFormat::Template, "the question")
         .field("with", FieldFormat::ExpressionOrNames, "names that texts may mention")
         .field("combine", FieldFormat::Flag, "whether `answer` is appended")

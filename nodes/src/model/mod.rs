@@ -1,6 +1,10 @@
 //! Language models: what one is asked and what it gives back.
 
+mod nearest;
 mod openai;
+mod recorded;
+mod recorder;
+mod recording;
 mod scripted;
 mod table;
 
@@ -9,11 +13,13 @@ use flowrun_engine::event::Usage;
 use flowrun_engine::failure::StepError;
 use flowrun_engine::node::TokenSink;
 use indexmap::IndexMap;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub use openai::{OpenAi, Secret};
+pub use recorded::Recorded;
+pub use recorder::Recorder;
 pub use scripted::Scripted;
 pub use table::{Models, Resolved};
 
@@ -31,6 +37,12 @@ pub trait Model: Send + Sync + 'static {
 
     /// What people call it, for traces: provider and name, never a key.
     fn name(&self) -> String;
+
+    /// What makes its answers different from those of another model, for keys of caches: provider, model, address, never a key.
+    /// Models of the same identity may stand in for each other.
+    fn identity(&self) -> Value {
+        json!({"name": self.name()})
+    }
 }
 
 /// What surrounds a call.
@@ -40,10 +52,12 @@ pub struct CallContext {
     pub cancelled: CancellationToken,
     /// Takes text as it arrives.
     pub tokens: TokenSink,
+    /// Which of several answers to the same question this one is, from 0; `None` if only one is wanted.
+    pub sample: Option<u32>,
 }
 
 /// Who says something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Rules and background.
@@ -55,7 +69,7 @@ pub enum Role {
 }
 
 /// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Who.
     pub role: Role,

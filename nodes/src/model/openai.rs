@@ -22,6 +22,8 @@ use super::{CallContext, ChatReply, ChatRequest, Model};
 const REPLY_BYTES_MAX: usize = 16 << 20;
 /// Longest wait for one reply, when nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// Fewest bytes of a key that is looked for in texts: servers without keys are given words such as `none`.
+const SECRET_MIN: usize = 8;
 
 /// A key that never prints.
 #[derive(Clone)]
@@ -31,6 +33,16 @@ impl Secret {
     /// Wraps a key.
     pub fn new(key: impl Into<String>) -> Self {
         Self(key.into())
+    }
+
+    /// A text with `(secret)` wherever the key occurs in it, also as a part of JSON. A word of a few letters is no secret.
+    pub(super) fn hidden_in(&self, text: String) -> String {
+        let escaped = Value::from(self.0.as_str()).to_string();
+        let escaped = escaped.trim_matches('"');
+        if self.0.len() < SECRET_MIN || !(text.contains(&self.0) || text.contains(escaped)) {
+            return text;
+        }
+        text.replace(escaped, "(secret)").replace(&self.0, "(secret)")
     }
 }
 
@@ -237,7 +249,9 @@ impl OpenAi {
             _ => "",
         };
         let host = self.base_url.host_str().unwrap_or_default();
-        let message = format!("{host} answered HTTP {status}: {}{help}", short(message));
+        // Some servers repeat the key that they refuse.
+        let message = self.key.iter().fold(short(message), |message, key| key.hidden_in(message));
+        let message = format!("{host} answered HTTP {status}: {message}{help}");
         StepError::new(format!("http_{}", status.as_u16()), class, message).retry_after(retry_after_ms)
     }
 
@@ -284,6 +298,12 @@ impl Model for OpenAi {
 
     fn name(&self) -> String {
         format!("openai:{} at {}", self.model, self.base_url.host_str().unwrap_or_default())
+    }
+
+    fn identity(&self) -> Value {
+        // The origin and the path alone: what else an address can carry may be a secret.
+        let (origin, path) = (self.base_url.origin().ascii_serialization(), self.base_url.path().trim_end_matches('/'));
+        json!({"provider": "openai", "model": self.model, "base_url": format!("{origin}{path}")})
     }
 }
 

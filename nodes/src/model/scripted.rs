@@ -17,8 +17,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flowrun_engine::event::Usage;
 use flowrun_engine::failure::{ErrorClass, StepError};
+use flowrun_engine::id::ValueHash;
 use flowrun_engine::node::TokenSink;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{CallContext, ChatReply, ChatRequest, Model, Role};
 
@@ -26,6 +27,8 @@ use super::{CallContext, ChatReply, ChatRequest, Model, Role};
 #[derive(Debug)]
 pub struct Scripted {
     name: String,
+    /// Hash of the text that the entries were read from.
+    text: ValueHash,
     entries: Vec<Entry>,
 }
 
@@ -58,7 +61,7 @@ impl Scripted {
         let list: Vec<serde_json::Map<String, Value>> =
             serde_yaml::from_str(text).map_err(|error| format!("a script is a list of `{{match, reply}}`: {error}"))?;
         let entries = list.into_iter().map(entry).collect::<Result<_, _>>()?;
-        Ok(Self { name: name.to_owned(), entries })
+        Ok(Self { name: name.to_owned(), text: ValueHash::of(&json!(text)), entries })
     }
 }
 
@@ -141,6 +144,10 @@ impl Model for Scripted {
     fn name(&self) -> String {
         format!("scripted:{}", self.name)
     }
+
+    fn identity(&self) -> Value {
+        json!({"provider": "scripted", "model": self.name, "text": self.text})
+    }
 }
 
 #[cfg(test)]
@@ -162,6 +169,8 @@ mod tests {
         assert_eq!(ask(&model, "once more").await, Err("http_429".to_owned()));
         assert_eq!(ask(&model, "a list").await, Ok("[1,2]".to_owned()));
         assert_eq!(ask(&model, "nothing").await, Err("no_reply".to_owned()));
+        assert_eq!(model.identity(), Scripted::parse("s", script).unwrap().identity());
+        assert_ne!(model.identity(), Scripted::parse("s", &format!("{script}\n")).unwrap().identity());
         assert!(Scripted::parse("s", "- {replly: x}").unwrap_err().contains("`replly`"));
         assert!(Scripted::parse("s", "a: 1").is_err());
     }

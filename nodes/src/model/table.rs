@@ -2,7 +2,7 @@
 //!
 //! What the user configured wins over what a workflow's file declares, and the latter counts only where the program says so: a
 //! stranger's file names servers and files. A key belongs to a host that the user named: a model that only a file declares gets
-//! none, unless the user configured that same host with one.
+//! none, unless the user configured that same host with one. And it writes no files: where calls are recorded is said by the user.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flowrun_engine::definition::ModelDef;
+use flowrun_engine::definition::keys::PROVIDERS;
 use flowrun_engine::failure::StepError;
 use flowrun_engine::node::ModelChoice;
 use indexmap::IndexMap;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::{CallContext, ChatReply, ChatRequest, Model, OpenAi, Scripted, Secret};
+use super::recording::RecordingFile;
+use super::{CallContext, ChatReply, ChatRequest, Model, OpenAi, Recorded, Recorder, Scripted, Secret};
 
 /// Where OpenAI-compatible requests go when nobody names a server.
 const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
@@ -38,7 +40,34 @@ pub struct Models {
     registered: BTreeMap<String, Arc<dyn Model>>,
     keys: BTreeMap<String, Secret>,
     from_files: bool,
-    built: Mutex<Vec<(ModelDef, Arc<dyn Model>)>>,
+    record: Record,
+    built: Mutex<Vec<(ModelDef, Built)>>,
+}
+
+/// Which calls are recorded.
+#[derive(Default)]
+enum Record {
+    /// Those of models that were configured so.
+    #[default]
+    Configured,
+    /// Those of every model.
+    All(Arc<RecordingFile>),
+    Nothing,
+}
+
+/// What was made of a definition.
+#[derive(Clone)]
+struct Built {
+    source: Source,
+    room: Option<Arc<Semaphore>>,
+    recording: Option<Arc<RecordingFile>>,
+}
+
+#[derive(Clone)]
+enum Source {
+    Model(Arc<dyn Model>),
+    /// Plays what was recorded under the alias by which it is asked.
+    Recorded(Recorded),
 }
 
 impl Models {
@@ -68,6 +97,21 @@ impl Models {
         self
     }
 
+    /// Records the calls of every model to the end of a file, wherever models were configured to be recorded.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or is there and no recording.
+    pub fn record(&mut self, path: &Path) -> Result<&mut Self, StepError> {
+        self.record = Record::All(Arc::new(RecordingFile::open(path)?));
+        Ok(self)
+    }
+
+    /// Records nothing, however models were configured.
+    pub fn record_nothing(&mut self) -> &mut Self {
+        self.record = Record::Nothing;
+        self
+    }
+
     /// Aliases that are known without any workflow.
     pub fn aliases(&self) -> Vec<String> {
         let mut aliases: Vec<String> = self.configured.keys().chain(self.registered.keys()).cloned().collect();
@@ -88,22 +132,54 @@ impl Models {
     pub fn resolve(&self, choice: &ModelChoice) -> Result<Resolved, StepError> {
         let alias = choice.alias.as_deref().unwrap_or("default");
         if let Some(model) = self.registered.get(alias) {
-            return Ok(Resolved { model: model.clone(), params: IndexMap::new() });
+            let model = match &self.record {
+                Record::All(file) => self.recorded_to(file, alias, model.clone()),
+                Record::Configured | Record::Nothing => model.clone(),
+            };
+            return Ok(Resolved { model, params: IndexMap::new() });
         }
         let declared = choice.declared.as_deref().filter(|_| self.from_files);
-        let Some(definition) = self.configured.get(alias).or(declared) else {
+        let configured = self.configured.get(alias);
+        let Some(definition) = configured.or(declared) else {
             return Err(self.no_model(alias, choice.declared.is_some()));
         };
+        if configured.is_none() && definition.record.is_some() {
+            let message = format!(
+                "the workflow's file wants the model `{alias}` to be recorded, and a workflow's file writes no files; write `record` in \
+                 `flowrun.yaml`, or `--record FILE`"
+            );
+            return Err(StepError::terminal("no_record", message));
+        }
         let mut built = self.built.lock().expect("BUG: a panic while a model was built");
-        let model = match built.iter().find(|(known, _)| known == definition) {
-            Some((_, model)) => model.clone(),
+        let found = match built.iter().find(|(known, _)| known == definition) {
+            Some((_, found)) => found.clone(),
             None => {
-                let model = self.build(definition)?;
-                built.push((definition.clone(), model.clone()));
-                model
+                let made = self.build(definition)?;
+                built.push((definition.clone(), made.clone()));
+                made
             }
         };
-        Ok(Resolved { model, params: definition.params.clone() })
+        Ok(Resolved { model: self.under(alias, found), params: definition.params.clone() })
+    }
+
+    /// A model as it is asked under an alias: recorded, and then bounded, so that waiting for room is no part of a recording.
+    fn under(&self, alias: &str, built: Built) -> Arc<dyn Model> {
+        let model = match built.source {
+            Source::Model(model) => model,
+            Source::Recorded(recorded) => Arc::new(recorded.under(alias)),
+        };
+        let model = match &built.recording {
+            Some(file) => self.recorded_to(file, alias, model),
+            None => model,
+        };
+        match built.room {
+            Some(room) => Arc::new(Bounded { model, room }),
+            None => model,
+        }
+    }
+
+    fn recorded_to(&self, file: &Arc<RecordingFile>, alias: &str, model: Arc<dyn Model>) -> Arc<dyn Model> {
+        Arc::new(Recorder::of(model, alias, file.clone(), self.keys.values().cloned().collect()))
     }
 
     fn no_model(&self, alias: &str, is_declared: bool) -> StepError {
@@ -117,24 +193,38 @@ impl Models {
         StepError::terminal("no_model", message)
     }
 
-    fn build(&self, definition: &ModelDef) -> Result<Arc<dyn Model>, StepError> {
-        let model: Arc<dyn Model> = match definition.provider.as_str() {
+    fn build(&self, definition: &ModelDef) -> Result<Built, StepError> {
+        let file = Path::new(&definition.model);
+        let source = match definition.provider.as_str() {
             "openai" => {
                 let base_url = definition.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
                 let key = origin(base_url).and_then(|origin| self.keys.get(&origin)).cloned();
                 let timeout = definition.timeout_ms.map(Duration::from_millis);
-                Arc::new(OpenAi::new(base_url, &definition.model, key, timeout)?)
+                Source::Model(Arc::new(OpenAi::new(base_url, &definition.model, key, timeout)?))
             }
-            "scripted" => Arc::new(Scripted::open(Path::new(&definition.model))?),
+            "scripted" => Source::Model(Arc::new(Scripted::open(file)?)),
+            "recorded" => Source::Recorded(Recorded::open(file)?.latency(definition.latency.unwrap_or_default())),
             other => {
-                let message = format!("no provider is called `{other}`; there are `openai` and `scripted`");
+                let message = format!("no provider is called `{other}`; there are {}", PROVIDERS.join(", "));
                 return Err(StepError::terminal("no_provider", message));
             }
         };
-        Ok(match definition.max_parallel {
-            Some(most) => Arc::new(Bounded { model, room: Semaphore::new(most.max(1) as usize) }),
-            None => model,
-        })
+        let recording = match (&self.record, &definition.record) {
+            (Record::All(file), _) => Some(file.clone()),
+            (Record::Configured, Some(path)) => Some(Arc::new(RecordingFile::open(Path::new(path))?)),
+            (Record::Configured, None) | (Record::Nothing, _) => None,
+        };
+        if let (Source::Recorded(_), Some(recording)) = (&source, &recording)
+            && recording.is(file)
+        {
+            let message = format!(
+                "the recording `{}` would be recorded onto its own end; name another file to record to",
+                recording.path().display()
+            );
+            return Err(StepError::terminal("bad_recording", message));
+        }
+        let room = definition.max_parallel.map(|most| Arc::new(Semaphore::new(most.max(1) as usize)));
+        Ok(Built { source, room, recording })
     }
 }
 
@@ -147,7 +237,7 @@ fn origin(base_url: &str) -> Option<String> {
 /// A model with a bound on the requests in flight.
 struct Bounded {
     model: Arc<dyn Model>,
-    room: Semaphore,
+    room: Arc<Semaphore>,
 }
 
 #[async_trait]
@@ -159,6 +249,10 @@ impl Model for Bounded {
 
     fn name(&self) -> String {
         self.model.name()
+    }
+
+    fn identity(&self) -> Value {
+        self.model.identity()
     }
 }
 
@@ -199,5 +293,32 @@ mod tests {
         let refused = models.resolve(&declared("http://127.0.0.1:9/v1")).err().unwrap();
         assert!(refused.code == "no_model" && refused.message.contains("takes none from files"), "{refused}");
         assert!(models.allow_from_files().resolve(&declared("http://127.0.0.1:9/v1")).is_ok());
+    }
+
+    #[test]
+    fn a_strangers_file_records_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("calls.jsonl");
+        let record = Some(path.display().to_string());
+        let theirs = ModelDef { provider: "openai".into(), record, ..ModelDef::default() };
+        let choice = ModelChoice { alias: Some("theirs".into()), declared: Some(theirs.clone().into()) };
+        let mut models = Models::default();
+        let refused = models.allow_from_files().resolve(&choice).err().unwrap();
+        assert!(refused.code == "no_record" && !path.exists(), "{refused}");
+        models.configure("theirs", theirs).record_nothing();
+        assert!(models.resolve(&choice).is_ok() && !path.exists());
+    }
+
+    #[test]
+    fn a_recording_is_not_recorded_onto_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("calls.jsonl");
+        let mut models = Models::default();
+        let model = path.display().to_string();
+        models.configure("default", ModelDef { provider: "recorded".into(), model, ..ModelDef::default() });
+        models.record(&folder.path().join(".").join("calls.jsonl")).unwrap();
+        let refused = models.resolve(&ModelChoice::default()).err().unwrap();
+        assert!(refused.code == "bad_recording" && refused.message.contains("onto its own end"), "{refused}");
+        assert!(models.record(&folder.path().join("others.jsonl")).unwrap().resolve(&ModelChoice::default()).is_ok());
     }
 }

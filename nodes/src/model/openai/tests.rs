@@ -140,6 +140,8 @@ async fn errors_keep_their_class_and_the_servers_words() {
         "bad key",
     )
     .await;
+    let repeats = r#"{"error":{"message":"sk-secret is no key"}}"#;
+    check(http("403 Forbidden", json, repeats), "http_403", ErrorClass::Terminal, "(secret) is no key").await;
     check(http("404 Not Found", json, r#"{"error":"no model"}"#), "http_404", ErrorClass::Terminal, "no model").await;
     check(http("500 Oops", "", "on fire"), "http_500", ErrorClass::Server, "on fire").await;
     let limited = http("429 Slow", "Retry-After: 7\r\n", "{}");
@@ -192,6 +194,16 @@ async fn a_server_without_schemas_is_asked_again_without_one() {
     }
     let with_schema: Vec<bool> = seen.lock().unwrap().iter().map(|sent| sent.contains("json_schema")).collect();
     assert_eq!(with_schema, [true, false, false]);
+}
+
+#[test]
+fn an_identity_is_the_model_and_the_address_without_secrets() {
+    let identity =
+        |url: &str, model: &str| OpenAi::new(url, model, Some(Secret::new("sk-1")), None).unwrap().identity();
+    let expected = json!({"provider": "openai", "model": "m", "base_url": "http://h.example:8080/v1"});
+    assert_eq!(identity("http://user:word@h.example:8080/v1/?key=sk-2#sk-3", "m"), expected);
+    assert_ne!(identity("http://h.example:8080/v1", "n"), expected);
+    assert_ne!(identity("http://h.example:8081/v1", "m"), expected);
 }
 
 #[test]

@@ -1,0 +1,177 @@
+//! Never pay twice: what a run looks at before it pays for an answer.
+//!
+//! A *key* is the hash of everything that an answer depends on: kind and version, rendered input, model and parameters, sample, salt;
+//! the number of the pass is not in it. Answers come from four places: the run itself, attempts of other runs of this process that
+//! are in flight ([`Flights`]), a [`Store`](crate::store::Store), and in a replay the run that is replayed ([`Memo`]).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::event::{Logged, Usage};
+use crate::expr::Datum;
+use crate::id::ValueHash;
+
+/// Where an answer was found that a step did not have to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Kept by an earlier run, or earlier in this one.
+    Cache,
+    /// Made by another step at the same time.
+    Flight,
+    /// Part of the run that is replayed.
+    Replay,
+    /// Set by whoever replays.
+    Correction,
+}
+
+impl Source {
+    /// The word in the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Source::Cache => "cache",
+            Source::Flight => "flight",
+            Source::Replay => "replay",
+            Source::Correction => "correction",
+        }
+    }
+}
+
+/// An answer that somebody else paid for.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The answer, before `schema` and `output`.
+    pub value: Arc<Datum>,
+    /// Where it was found.
+    pub source: Source,
+    /// The run that paid; empty: one that is not recorded.
+    pub run: Arc<str>,
+    /// The path of the step that paid.
+    pub step: Arc<str>,
+    /// What was paid.
+    pub usage: Usage,
+}
+
+impl Found {
+    /// What the log says of it.
+    pub fn provenance(&self) -> Value {
+        let run = Some(&*self.run).filter(|run| !run.is_empty());
+        json!({"from": {"how": self.source.word(), "run": run, "step": *self.step, "usage": self.usage}})
+    }
+}
+
+type Landing = Option<Found>;
+
+/// Attempts in flight by key, for runs that share them: equal questions of one process are asked once at a time. Cheap to clone:
+/// clones share.
+#[derive(Clone, Debug, Default)]
+pub struct Flights(Arc<Mutex<BTreeMap<ValueHash, watch::Receiver<Landing>>>>);
+
+impl Flights {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<ValueHash, watch::Receiver<Landing>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an attempt under this key will give, if one is in flight.
+    pub(crate) fn follow(&self, key: ValueHash) -> Option<Follower> {
+        self.open().get(&key).cloned().map(Follower)
+    }
+
+    /// Leads the attempts under this key, or follows the one that does.
+    pub(crate) fn join(&self, key: ValueHash) -> Result<Leader, Follower> {
+        let mut open = self.open();
+        if let Some(flight) = open.get(&key) {
+            return Err(Follower(flight.clone()));
+        }
+        let (sender, receiver) = watch::channel(None);
+        open.insert(key, receiver);
+        Ok(Leader { flights: self.clone(), key, sender })
+    }
+}
+
+/// The right and the duty of one attempt to ask for all. Dropped without [`landed`](Self::landed) it tells the followers that
+/// nothing came of it.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    flights: Flights,
+    key: ValueHash,
+    sender: watch::Sender<Landing>,
+}
+
+impl Leader {
+    /// Hands the answer on.
+    pub(crate) fn landed(self, found: Found) {
+        self.sender.send_replace(Some(found));
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        self.flights.open().remove(&self.key);
+    }
+}
+
+/// Waits for the answer of a leader.
+#[derive(Clone, Debug)]
+pub(crate) struct Follower(watch::Receiver<Landing>);
+
+impl Follower {
+    /// The answer; `None` if the leader failed or was given up.
+    pub(crate) async fn landing(mut self) -> Landing {
+        loop {
+            let landed = self.0.borrow_and_update().clone();
+            if landed.is_some() || self.0.changed().await.is_err() {
+                return landed.or_else(|| self.0.borrow().clone());
+            }
+        }
+    }
+}
+
+/// What is remembered of a run that is replayed: its answers by key.
+#[derive(Clone, Debug, Default)]
+pub struct Memo {
+    run: Arc<str>,
+    answers: BTreeMap<ValueHash, Vec<Remembered>>,
+}
+
+/// One answer of the run that is replayed.
+#[derive(Clone, Debug)]
+pub(crate) struct Remembered {
+    pub(crate) value: ValueHash,
+    pub(crate) step: Arc<str>,
+    pub(crate) usage: Usage,
+}
+
+impl Memo {
+    /// What the log of a run tells of its answers.
+    pub fn new<'l>(run: &str, log: impl IntoIterator<Item = &'l Logged>) -> Self {
+        let mut memo = Self { run: run.into(), answers: BTreeMap::new() };
+        let mut keys: BTreeMap<&str, ValueHash> = BTreeMap::new();
+        let hash = |event: &Logged, field: &str| event.text(field).and_then(ValueHash::from_hex);
+        for event in log {
+            if let Some(key) = hash(event, "key") {
+                keys.insert(&event.step, key);
+            }
+            let settles = matches!(event.kind.as_str(), "settled" | "answered");
+            if let (true, Some(value), Some(key)) = (settles, hash(event, "value"), keys.get(event.step.as_str())) {
+                let remembered = Remembered { value, step: event.step.as_str().into(), usage: event.usage() };
+                memo.answers.entry(*key).or_default().push(remembered);
+            }
+        }
+        memo
+    }
+
+    /// The run that is replayed.
+    pub(crate) fn run(&self) -> &Arc<str> {
+        &self.run
+    }
+
+    /// The answer under a key: that of the same step if there is one, else anybody's, unless only the same step will do.
+    pub(crate) fn get(&self, key: ValueHash, step: &str, same_step: bool) -> Option<&Remembered> {
+        let answers = self.answers.get(&key)?;
+        let same = answers.iter().find(|answer| *answer.step == *step);
+        same.or_else(|| answers.first().filter(|_| !same_step))
+    }
+}
