@@ -351,6 +351,29 @@ fn copy_examples(to: &Path) {
     }
 }
 
+/// The commands of a session, each with what the page shows below it.
+fn commands_and_outputs(text: &str) -> Vec<(&str, String)> {
+    let mut found: Vec<(&str, String)> = Vec::new();
+    for line in text.lines() {
+        match (line.strip_prefix("$ "), found.last_mut()) {
+            (Some(command), _) => found.push((command, String::new())),
+            (None, Some((_, shown))) => *shown += &format!("{line}\n"),
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// Adds the ids of runs in a text to those that were seen before it.
+fn add_ids(text: &str, ids: &mut Vec<String>) {
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
+        let parts: Vec<&str> = word.split('-').collect();
+        if parts.len() == 4 && parts[0].len() == 8 && !ids.iter().any(|id| id == word) {
+            ids.push(word.to_owned());
+        }
+    }
+}
+
 #[test]
 fn every_session_of_the_docs_goes_as_shown() {
     let update = std::env::var_os("FLOWRUN_UPDATE").is_some();
@@ -359,6 +382,8 @@ fn every_session_of_the_docs_goes_as_shown() {
     for (page, mut text) in pages() {
         let folder = tempfile::tempdir().unwrap();
         copy_examples(&folder.path().join("examples"));
+        // A command may name a run that the page has shown: here it is the one that was shown in its place.
+        let (mut shown_ids, mut real_ids) = (Vec::new(), Vec::new());
         for block in all.iter().filter(|block| block.page == page) {
             if let Some(name) = block.comment("file") {
                 fs::write(folder.path().join(name), &block.text).unwrap();
@@ -367,9 +392,16 @@ fn every_session_of_the_docs_goes_as_shown() {
                 continue;
             }
             sessions += 1;
-            let commands = block.text.lines().filter_map(|line| line.strip_prefix("$ "));
             let mut session = Session { folder: folder.path(), until: block.comment("until"), background: None };
-            let played: String = commands.map(|line| format!("$ {line}\n{}", session.play(line))).collect();
+            let mut played = String::new();
+            for (command, shown) in commands_and_outputs(&block.text) {
+                let ids = shown_ids.iter().zip(&real_ids);
+                let command = ids.fold(command.to_owned(), |command, (shown, real)| command.replace(shown, real));
+                let output = session.play(&command);
+                add_ids(&shown, &mut shown_ids);
+                add_ids(&output, &mut real_ids);
+                played.push_str(&format!("$ {command}\n{output}"));
+            }
             if essence(&played) != essence(&block.text) {
                 differing.push(format!("--- {}\n{played}", block.place));
                 let fenced = |text: &str| format!("```console\n{}\n```\n", text.trim_end());

@@ -237,6 +237,7 @@ fn compared(outcome: &RunOutcome, log: &RunLog, corrected: bool, more: &mut Map<
     let saved = format!("{} and {tokens} saved", counted(usage.calls, "call"));
     let what = match (&before, changed) {
         (None, _) => "it had no output to compare with".to_owned(),
+        (Some(_), _) if outcome.output.is_none() => "this time there is no output".to_owned(),
         (Some(_), false) if corrected => "the correction changes nothing about the output".to_owned(),
         (Some(_), true) if corrected => "the correction changes the output".to_owned(),
         (Some(_), false) => "the output is the same".to_owned(),

@@ -220,6 +220,12 @@ fn answer_to(log: &RunLog, step: &str, text: &str) -> Result<Value, String> {
         return Err(format!("`{}` does not wait for an answer\nhelp: {help}", clean(step)));
     };
     let input = input.and_then(|hash| log.value(hash)).unwrap_or_default();
+    // What a person may type at the terminal.
+    let text = match (input["schema"]["type"].as_str(), text.to_lowercase().as_str()) {
+        (Some("boolean"), "y" | "yes") => "true",
+        (Some("boolean"), "n" | "no") => "false",
+        _ => text,
+    };
     let schema = Schema::from_json_schema(input.get("schema").cloned().unwrap_or(Value::Bool(true)));
     let schema = schema.map_err(|error| format!("what `{}` asks for cannot be read: {error}", clean(step)))?;
     let value = input_value(&schema, text)?;
