@@ -308,7 +308,7 @@ impl Drop for Session<'_> {
     }
 }
 
-/// What a session shows, without what differs from run to run: times, ids of runs, and the order of what happens at once.
+/// What a session shows, without what differs from run to run: times, ids of runs, keys, and the order of what happens at once.
 fn essence(shown: &str) -> Vec<String> {
     let line = |line: &str| {
         let mut words: Vec<String> = Vec::new();
@@ -323,6 +323,7 @@ fn essence(shown: &str) -> Vec<String> {
                 && [('-', 2), (':', 2)]
                     .into_iter()
                     .any(|(mark, times)| bare.matches(mark).count() == times && bare.split(mark).all(is_number));
+            let is_key = bare.len() == 12 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
             if is_time {
                 words.pop();
                 words.push("TIME".to_owned());
@@ -330,6 +331,8 @@ fn essence(shown: &str) -> Vec<String> {
                 words.push("RUN".to_owned());
             } else if is_moment {
                 words.push("MOMENT".to_owned());
+            } else if is_key {
+                words.push("KEY".to_owned());
             } else if !word.chars().all(|c| ('\u{2500}'..='\u{259f}').contains(&c) || c == '·') {
                 words.push(word.to_owned());
             }
