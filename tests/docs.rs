@@ -308,7 +308,7 @@ impl Drop for Session<'_> {
     }
 }
 
-/// What a session shows, without what differs from run to run: times, ids of runs, keys, and the order of what happens at once.
+/// What a session shows, without what differs from run to run: times, ids of runs, keys, numbers of events, and the order of what happens at once.
 fn essence(shown: &str) -> Vec<String> {
     let line = |line: &str| {
         let mut words: Vec<String> = Vec::new();
@@ -323,6 +323,7 @@ fn essence(shown: &str) -> Vec<String> {
                 && [('-', 2), (':', 2)]
                     .into_iter()
                     .any(|(mark, times)| bare.matches(mark).count() == times && bare.split(mark).all(is_number));
+            let is_log = word.ends_with([',', ']']) && words.last().is_some_and(|last| last == "[log");
             let is_key = bare.len() == 12 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
             if is_time {
                 words.pop();
@@ -331,6 +332,8 @@ fn essence(shown: &str) -> Vec<String> {
                 words.push("RUN".to_owned());
             } else if is_moment {
                 words.push("MOMENT".to_owned());
+            } else if is_log {
+                // The number of an event; those that follow are in the same place.
             } else if is_key {
                 words.push("KEY".to_owned());
             } else if !word.chars().all(|c| ('\u{2500}'..='\u{259f}').contains(&c) || c == '·') {
@@ -386,7 +389,7 @@ fn every_session_of_the_docs_goes_as_shown() {
         let folder = tempfile::tempdir().unwrap();
         copy_examples(&folder.path().join("examples"));
         // A command may name a run that the page has shown: here it is the one that was shown in its place.
-        let (mut shown_ids, mut real_ids) = (Vec::new(), Vec::new());
+        let (mut shown_ids, mut real_ids) = (Vec::<String>::new(), Vec::<String>::new());
         for block in all.iter().filter(|block| block.page == page) {
             if let Some(name) = block.comment("file") {
                 fs::write(folder.path().join(name), &block.text).unwrap();
