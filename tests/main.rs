@@ -5,6 +5,7 @@ mod bench;
 mod book;
 mod cassette;
 mod cli;
+mod compare;
 mod commands;
 mod cost;
 mod diagnostics;

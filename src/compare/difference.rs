@@ -249,7 +249,9 @@ fn changed_words(a: &StepHistory, b: &StepHistory) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for fact in a.facts.iter().chain(&b.facts) {
         let (before, after) = (find(a, &fact.what), find(b, &fact.what));
-        if before == after {
+        // Where answers are not kept, a key is no more than a hash, which says nothing beside an input that changed.
+        let is_told = fact.what == "key" && fact.value.is_string() && words.iter().any(|word| word == "input");
+        if before == after || is_told {
             continue;
         }
         let word = match fact.what.as_str() {
