@@ -395,13 +395,43 @@ fn every_command_of_the_docs_parses() {
     assert!(parsed > 15, "only {parsed} commands are shown");
 }
 
+/// The command that words behind a command mean: itself, or one of its own commands.
+fn inner<'a>(command: &'a clap::Command, words: &[&str]) -> &'a clap::Command {
+    words.first().and_then(|word| command.find_subcommand(word)).unwrap_or(command)
+}
+
+#[test]
+fn the_reference_has_every_option_of_the_commands_that_look_back() {
+    let (_, reference) = pages().into_iter().find(|(page, _)| page == "docs/reference.md").unwrap();
+    let section = reference.split("\n## ").find(|section| section.starts_with("Runs and kept answers")).unwrap();
+    let root = flowrun::cli::definition();
+    for name in ["runs", "trace", "export", "cache"] {
+        let command = root.find_subcommand(name).unwrap();
+        for inner in command.get_subcommands() {
+            let shown = format!("`flowrun {name} {}", inner.get_name());
+            let row = section.lines().find(|row| row.contains(&shown)).unwrap_or_else(|| panic!("no row of {shown}"));
+            let options = inner.get_arguments().filter_map(|argument| argument.get_long());
+            for option in options.filter(|option| !["db", "help"].contains(option)) {
+                assert!(row.contains(&format!("--{option}")), "{shown}` lacks `--{option}`");
+            }
+        }
+        for option in command.get_arguments().filter_map(|argument| argument.get_long()) {
+            assert!(
+                option == "help" || section.contains(&format!("--{option}")),
+                "`flowrun {name}` lacks `--{option}`"
+            );
+        }
+    }
+}
+
 #[test]
 fn every_mention_of_a_command_or_an_option_is_right() {
     let root = flowrun::cli::definition();
     let long = |command: &clap::Command| -> Vec<String> {
         command.get_arguments().filter_map(|argument| Some(format!("--{}", argument.get_long()?))).collect()
     };
-    let mut everywhere: Vec<String> = root.get_subcommands().flat_map(long).collect();
+    let mut everywhere: Vec<String> =
+        root.get_subcommands().flat_map(|command| command.get_subcommands().chain([command])).flat_map(long).collect();
     everywhere.extend(["--help".to_owned(), "--version".to_owned()]);
     let (mut mentions, mut problems) = (0, Vec::new());
     for (page, text) in pages() {
@@ -411,9 +441,9 @@ fn every_mention_of_a_command_or_an_option_is_right() {
             let options =
                 words.iter().filter(|word| word.starts_with("--")).map(|word| word.split('=').next().unwrap());
             let known = match words.as_slice() {
-                ["flowrun", name, ..] if name.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                ["flowrun", name, more @ ..] if name.starts_with(|c: char| c.is_ascii_lowercase()) => {
                     match root.find_subcommand(name) {
-                        Some(command) => long(command),
+                        Some(command) => long(inner(command, more)),
                         None => {
                             problems.push(format!("{page}: `{code}`: there is no command `{name}`"));
                             continue;

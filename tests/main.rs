@@ -22,5 +22,6 @@ mod records;
 mod runs;
 mod schema;
 mod shell;
+mod store;
 mod terminal;
 mod tidy;

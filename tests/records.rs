@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowrun::engine::store::{Durability, RunInfo};
-use flowrun::runs::Recording;
+use flowrun::engine::store::Durability;
 use flowrun::store::SqliteStore;
 use flowrun::{Flowrun, RunOptions, StepError, tool_fn};
 use serde_json::{Value, json};
@@ -125,26 +124,16 @@ fn a_run_that_goes_on_is_told_from_one_that_was_killed() {
 #[tokio::test]
 async fn a_trace_shows_which_tools_were_called_and_with_what() {
     let place = Place::new();
-    let run = RunInfo {
-        id: "20260101-000000-000-0000".to_owned(),
-        workflow: "tools".to_owned(),
-        started_ms: 1_767_225_600_000,
-        origin: Value::Null,
-        summary: None,
-    };
     let store = SqliteStore::open(&place.path().join(".flowrun/flowrun.db"), Durability::Normal).unwrap();
-    let recording = Arc::new(Recording::begin(Arc::new(store), &run).unwrap());
     let search = tool_fn("finds pages", |_| async { Ok(json!("a page")) });
     let fail = tool_fn("fails", |_| async { Err(StepError::terminal("closed", "the shop is closed")) });
-    let flowrun = Flowrun::builder().tool("search", search).tool("buy", fail).build();
+    let flowrun =
+        Flowrun::builder().tool("search", search).tool("buy", fail).store(Arc::new(store), Durability::Normal).build();
     let text = "{flowrun: 1, nodes: {a: {tool: search, with: {query: \"'rain'\"}}, b: {tool: [buy, search], choose: \"'buy'\", with: {n: 2}, on_error: skip}}, output: a}";
     let workflow = flowrun.parse("tools.yaml", text).unwrap();
     let drawn = flowrun::render::graph(&workflow.graph, 80);
     assert!(drawn.contains("a (tool) search") && drawn.contains("b (tool) buy or search"), "{drawn}");
-    let mut options = RunOptions::default();
-    options.observers.add(recording.clone());
-    flowrun.run(&workflow, json!({}), options).await.unwrap();
-    recording.finish().unwrap();
+    flowrun.run(&workflow, json!({}), RunOptions::default()).await.unwrap();
     let shown = stdout(&place.flowrun(&["trace", "--prompts"]));
     for text in [
         "tool │ search",

@@ -152,7 +152,7 @@ fn pruning_removes_what_is_meant_and_never_what_goes_on() {
     assert_eq!(left().len(), 6);
     let pruned = prune(&["--older-than", "30d"]);
     assert!(
-        stderr(&pruned).contains("1 run removed, with 1 value of 20 bytes; the database is "),
+        stderr(&pruned).contains("1 run removed, with 1 value of 18 bytes; the database is "),
         "{}",
         stderr(&pruned)
     );

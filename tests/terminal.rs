@@ -138,9 +138,10 @@ impl Terminal {
 
     /// The log of the run so far.
     fn events(&self) -> String {
-        let run = fs::read_dir(self.folder.path().join(".flowrun/runs")).ok().and_then(|mut runs| runs.next());
-        let log = run.and_then(Result::ok).map(|run| run.path().join("events.jsonl"));
-        log.and_then(|log| fs::read_to_string(log).ok()).unwrap_or_default()
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowrun"));
+        let output =
+            command.args(["trace", "--format", "jsonl"]).current_dir(self.folder.path()).env_remove("FLOWRUN_DB");
+        String::from_utf8(output.output().unwrap().stdout).unwrap()
     }
 
     /// Waits for the end: the exit code, and all that was left on the terminal.

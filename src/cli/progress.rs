@@ -431,6 +431,7 @@ fn excerpt(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use flowrun_engine::event::AttemptReport;
     use flowrun_engine::id::StepId;
 
     use super::*;
@@ -500,6 +501,27 @@ mod tests {
         let status = &state.area(80, 24)[0];
         assert!(status.starts_with("0 running, 0 waiting, 0 done, 1 skipped, 1 failed, 1 cancelled"), "{status}");
     }
+
+    #[test]
+    fn steps_whose_answers_were_found_are_said_and_counted() {
+        let mut state = run(2);
+        let usage = serde_json::json!({"calls": 2});
+        let report = Datum::new(serde_json::json!({"from": {"how": "cache", "run": "r", "step": "s", "usage": usage}}));
+        let (provenance, value) = (ValueHash::of(report.json()), ValueHash::of(&Value::Null));
+        state.values.insert(provenance, report);
+        for (path, step) in [("a[0]", 2), ("a[1]", 3)] {
+            let report = AttemptReport { provenance: Some(provenance), ..AttemptReport::default() };
+            state.take(&record(
+                path,
+                Event::Settled { step: StepId(step), attempt: 0, result: Ok(value), report: report.boxed() },
+            ));
+            state.take(&record(path, ended(step, Outcome::Succeeded { value, recovered: None })));
+        }
+        assert_eq!(state.take_lines(80, 24), ["✓ a[0]  cached", "✓ a[1]  cached"].map(|line| format!("{line}  ")));
+        let status = &state.area(120, 24)[0];
+        assert!(status.starts_with("0 running, 0 waiting, 2 done, 2 cached (4 calls saved), 0 calls"), "{status}");
+    }
+
     #[test]
     fn passes_are_counted_as_they_open() {
         let mut state = run(1);

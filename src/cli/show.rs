@@ -9,6 +9,7 @@ use super::db::DbArgs;
 use super::runs::summary_object;
 use super::units::utc;
 use super::{people, print, run, width};
+use crate::Origin;
 use crate::render::{clean, wrapped};
 use crate::runs::{RunLog, RunSummary};
 use crate::trace::{Savings, Trace, counted, duration};
@@ -30,6 +31,7 @@ struct Asked {
 struct Shown<'a> {
     log: &'a RunLog,
     summary: RunSummary,
+    origin: Origin,
     savings: Savings,
     inputs: Option<Value>,
     output: Option<Value>,
@@ -57,11 +59,7 @@ impl<'a> Shown<'a> {
         // Whoever has ended waits for nobody.
         let is_open = ["suspended", "running", "interrupted"].contains(&summary.status.as_str());
         let asked = if is_open { asked(log) } else { Vec::new() };
-        Self { log, summary, savings: trace.savings(), inputs, output, asked }
-    }
-
-    fn origin(&self, key: &str) -> Option<&str> {
-        self.log.info.origin.get(key)?.as_str()
+        Self { log, summary, origin: Origin::of(&log.info), savings: trace.savings(), inputs, output, asked }
     }
 
     fn ended(&self) -> Option<&Logged> {
@@ -89,7 +87,11 @@ impl<'a> Shown<'a> {
     fn text(&self) -> String {
         let RunSummary { id, workflow, status, started_ms, wall_ms, steps, usage } = &self.summary;
         let mut text = format!("run {id}: {status}\n");
-        let from = self.origin("reference").map(|from| format!(" ({})", clean(from))).unwrap_or_default();
+        let from = match self.origin.reference.as_str() {
+            "" => String::new(),
+            "-" => " (standard input)".to_owned(),
+            from => format!(" ({})", clean(from)),
+        };
         line(&mut text, "workflow", &format!("{}{from}", clean(workflow)));
         let took = duration(wall_ms.saturating_mul(1_000));
         line(&mut text, "started", &format!("{} UTC, took {took}", utc(*started_ms)));
@@ -99,9 +101,10 @@ impl<'a> Shown<'a> {
         if self.savings.hits() > 0 {
             line(&mut text, "found", &self.savings.to_string());
         }
-        for (word, key) in [("model", "model"), ("replays", "replay_of")] {
-            self.origin(key).into_iter().for_each(|said| line(&mut text, word, &clean(said)));
+        for (word, said) in [("model", &self.origin.model), ("replays", &self.origin.replay_of)] {
+            said.iter().for_each(|said| line(&mut text, word, &clean(said)));
         }
+        self.origin.changes.iter().for_each(|change| line(&mut text, "changed", &clean(change)));
         for (word, value) in [("inputs", &self.inputs), ("output", &self.output)] {
             let said = value.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             said.iter().for_each(|said| block(&mut text, word, said));
@@ -132,8 +135,8 @@ impl<'a> Shown<'a> {
             ways.push(("answer", format!("flowrun answer {id} {} {}", quoted(&asked.step), quoted(&value))));
         }
         match self.summary.status.as_str() {
-            "interrupted" => ways.push(("resume", format!("flowrun resume {id}"))),
-            "suspended" | "running" => {}
+            "interrupted" | "suspended" => ways.push(("resume", format!("flowrun resume {id}"))),
+            "running" => {}
             _ => ways.push(("replay", format!("flowrun replay {id}"))),
         }
         ways.push(("trace", format!("flowrun trace {id}")));

@@ -138,13 +138,8 @@ impl RunLog {
     }
 }
 
-/// How long a run that goes on has been driven. What went before somebody else took it over is in the log.
+/// How long ago a run that goes on began.
 fn running_us(info: &RunInfo, events: &[Logged]) -> u64 {
     let last_us = events.last().map_or(0, |event| event.time_us);
-    let attached = events.iter().rev().find(|event| event.kind == "attached");
-    let now_us = match attached {
-        Some(event) => event.line["at_ms"].as_u64().map_or(0, |at| event.time_us + 1_000 * now_ms().saturating_sub(at)),
-        None => 1_000 * now_ms().saturating_sub(info.started_ms),
-    };
-    now_us.max(last_us)
+    last_us.max(1_000 * now_ms().saturating_sub(info.started_ms))
 }

@@ -1,6 +1,6 @@
 //! The JSON form of the log: one object a line, versioned.
 //!
-//! `{"v":1,"seq":7,"us":12000,"step":"facts[2]","type":"started","attempt":1,"input":"<hash>"}`. Values stand in a file of their own,
+//! `{"v":1,"seq":7,"us":12000,"step":"facts[2]","type":"started","attempt":1,"input":"<hash>"}`. Values stand beside the log,
 //! by hash. The first event of a node in a loop names the pass, which the path does not: `"step":"draft#1","in":"loop(draft)#1"`. The reader
 //! is for views: it keeps what it does not know and reports a line that was cut off.
 
