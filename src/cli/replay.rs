@@ -80,7 +80,7 @@ pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
         changes: changes(&args, &node_models),
         ..origin
     };
-    let memo = Some(Arc::new(Memo::new(&log.info.id, &log.events)));
+    let memo = Some(Arc::new(Memo::new(&log.info.id, &log.events, |hash| log.value(&hash.to_string()))));
     let options =
         RunOptions { calls_max: origin.max_calls, fresh: args.fresh, memo, corrections, ..RunOptions::default() };
     let usage = usage(&workflow);
