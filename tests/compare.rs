@@ -92,7 +92,11 @@ fn a_step_says_why_it_was_skipped_what_it_asked_and_who_paid() {
     assert_eq!((&hit["found"]["run"], &hit["found"]["word"]), (&first.as_str().into(), &"cached".into()));
     assert_eq!(hit["attempts"], serde_json::json!([]));
     let off = stdout(&place.flowrun(&["explain", "last", "o"]));
+    assert!(off.contains("it asked the same\n"), "{off}");
     assert!(off.contains("no answer was looked for: `cache` is off for it"), "{off}");
+    place.run(&["w.yaml", "--input", "word=z", "--fresh"]);
+    let fresh = stdout(&place.flowrun(&["explain", "last", "d"])).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(fresh.contains("it asked the same: this run was told to read none (`--fresh`)"), "{fresh}");
     let wrong = place.flowrun(&["explain", "last", "bb"]);
     assert!(code(&wrong) == 2 && stderr(&wrong).contains("did you mean `b`?"), "{}", stderr(&wrong));
 }

@@ -356,8 +356,8 @@ pub(super) fn explain(wanted: &str, step: &str, json: bool, place: &DbArgs) -> E
         Err(problem) => return refuse(&problem),
     };
     let graph = graph_of(&log);
-    let previous = previous(&runs, &log);
-    let context = Context { graph: graph.as_ref(), store: Some(&**runs.store()), previous: previous.as_ref() };
+    let previous = || previous(&runs, &log);
+    let context = Context { graph: graph.as_ref(), store: Some(&**runs.store()), previous: Some(&previous) };
     match reasons(&log, step, &context) {
         Ok(explanation) if json => print(&json_line(&explanation)),
         Ok(explanation) => print_painted(&explained(&explanation, Shown { all: false, width: width() })),
@@ -428,7 +428,10 @@ fn compared(text: &mut String, nearest: &Compared, shown: Shown) {
         _ => format!("the run before this one was {run}"),
     };
     if nearest.parts.is_empty() {
-        let _ = writeln!(text, "  {what}; it asked the same");
+        let why = "this run was told to read none (`--fresh`), or that answer was too old, or is gone";
+        let kept = if nearest.key.is_some() { format!(": {why}") } else { String::new() };
+        let rows = wrapped(&format!("{what}; it asked the same{kept}"), shown.width.saturating_sub(2));
+        rows.iter().for_each(|row| text.push_str(&format!("  {row}\n")));
         return;
     }
     let places = counted(nearest.parts.len() as u64, "part");

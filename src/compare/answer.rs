@@ -34,7 +34,7 @@ pub struct Compared {
     pub run: String,
     /// The path of the step that asked it.
     pub step: String,
-    /// Hash of what its key was made of.
+    /// Hash of what its key was made of, where answers are kept.
     pub key: Option<String>,
     /// What is different: before (`a`) and now (`b`). Empty: nothing.
     pub parts: Vec<Part>,
@@ -81,7 +81,8 @@ pub(super) fn of(history: &History<'_>, path: &str, place: Option<&Place>, conte
     } else if let Some(text) = without_key(step, place) {
         answer.said.push(said(text, &[]));
     }
-    answer.nearest.extend(context.previous.and_then(|previous| own.beside(previous)));
+    let previous = context.previous.filter(|_| own.parts().is_some()).and_then(|previous| previous());
+    answer.nearest.extend(previous.and_then(|previous| own.beside(&previous)));
     // The entry may be that of the previous run, or of the run that paid for it too.
     answer.nearest.dedup_by(|later, earlier| later.key.is_some() && later.key == earlier.key);
     answer
@@ -182,7 +183,7 @@ impl Own<'_> {
             with: "previous".to_owned(),
             run: other.info.id.clone(),
             step: self.path.to_owned(),
-            key: step.key.clone(),
+            key: step.key.clone().filter(|key| other.value(key).is_some()),
             parts: differing(&before, &self.parts()?),
         })
     }
