@@ -1,4 +1,4 @@
-//! What the parts of the engine cost: the scheduler alone, the checker, and the evaluation of expressions.
+//! What the parts of the engine cost: the scheduler alone, the checker, the evaluation of expressions, and the store in a file.
 //!
 //!     cargo bench --bench engine
 //!
@@ -7,16 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use flowrun::{Datum, Event, Flowrun, ValueHash};
+use flowrun::{Datum, Event, Flowrun, SqliteStore, ValueHash};
 use flowrun_engine::event::{Command, DecideField, Decision, RunStarted, SEMANTICS};
 use flowrun_engine::expr::{Expression, Scope, Template};
 use flowrun_engine::graph::{Case, Count, Dependency, DependencyMode, EdgeBound, Graph, Limits, Node, Target, Work};
 use flowrun_engine::id::NodeIndex;
 use flowrun_engine::scheduler::{Effects, Scheduler};
+use flowrun_engine::store::{Durability, RunInfo, Store, Transaction};
 use serde_json::json;
 
 fn main() {
@@ -130,4 +131,87 @@ fn expression(bencher: Bencher, text: &str) {
 fn template_that_reads_one_output(bencher: Bencher, of: usize) {
     let (template, outputs) = (Template::parse("Sum up: {{ n0.answer }}").unwrap(), outputs(of));
     bencher.bench(|| template.render(black_box(&outputs)).unwrap());
+}
+
+/// Transactions of 600 bytes of log and a value of 100 bytes of its own.
+mod store {
+    use super::*;
+
+    fn open(runs: usize, durability: Durability) -> (tempfile::TempDir, SqliteStore, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("flowrun.db"), durability).unwrap();
+        let ids: Vec<String> = (0..runs).map(|n| format!("20260101-000000-000-{n:04}")).collect();
+        for id in &ids {
+            let (id, workflow) = (id.clone(), String::new());
+            store.begin(&RunInfo { id, workflow, started_ms: 0, origin: json!(null), summary: None }).unwrap();
+        }
+        (folder, store, ids)
+    }
+
+    fn transaction(run: &str, first: u64) -> Transaction {
+        let text: Arc<str> = format!("\"{run} {first:073}\"").into();
+        let hash = ValueHash::of_bytes(text.as_bytes());
+        let lines = format!("{{\"seq\":{first:038},\"step\":\"capital\",\"value\":\"{hash}\"}}\n").repeat(4);
+        Transaction { run: run.into(), first, lines, values: vec![(hash, text)], entries: Vec::new(), summary: None }
+    }
+
+    fn append(store: &SqliteStore, transaction: Transaction, done: &mpsc::Sender<()>) {
+        let done = done.clone();
+        let kept = move |result: Result<(), _>| {
+            result.unwrap();
+            done.send(()).unwrap();
+        };
+        store.append(transaction, Box::new(kept));
+    }
+
+    /// Eight threads append to 1,000 runs.
+    #[divan::bench(args = [50_000], sample_count = 5)]
+    fn append_from_many_threads(bencher: Bencher, n: usize) {
+        let begun = || open(1_000, Durability::Normal);
+        bencher.counter(ItemsCount::new(n)).with_inputs(begun).bench_refs(|(_folder, store, ids)| {
+            std::thread::scope(|scope| {
+                for ids in ids.chunks(125) {
+                    let store = &*store;
+                    scope.spawn(move || {
+                        let (sender, done) = mpsc::channel();
+                        let all =
+                            (0..n as u64 / 1_000).flat_map(|first| ids.iter().map(move |id| transaction(id, first)));
+                        all.for_each(|transaction| append(store, transaction, &sender));
+                        drop(sender);
+                        assert_eq!(done.iter().count(), n / 8);
+                    });
+                }
+            });
+        });
+    }
+
+    /// One transaction, and the wait until it is kept.
+    #[divan::bench(args = [Durability::Normal, Durability::Full], sample_count = 500)]
+    fn append_and_wait(bencher: Bencher, durability: Durability) {
+        let (_folder, store, ids) = open(1, durability);
+        let (sender, done) = mpsc::channel();
+        let mut first = 0;
+        bencher.bench_local(|| {
+            first += 1;
+            append(&store, transaction(&ids[0], first), &sender);
+            done.recv().unwrap();
+        });
+    }
+
+    /// A value among 50,000.
+    #[divan::bench]
+    fn look_up_a_value(bencher: Bencher) {
+        let (_folder, store, ids) = open(1, Durability::Normal);
+        let (sender, done) = mpsc::channel();
+        (0..50_000).for_each(|first| append(&store, transaction(&ids[0], first), &sender));
+        drop(sender);
+        assert_eq!(done.iter().count(), 50_000);
+        let mut n = 0;
+        bencher
+            .with_inputs(|| {
+                n = (n + 7_919) % 50_000;
+                transaction(&ids[0], n).values[0].0
+            })
+            .bench_local_values(|hash| store.value(hash).unwrap().unwrap());
+    }
 }

@@ -85,7 +85,7 @@ fn openai(model: &str, base_url: Option<&str>) -> ModelDef {
 }
 
 /// The model that `ALIAS` or `PROVIDER:NAME` means.
-fn named(wanted: &str, file: &Configuration, base_url: Option<&str>) -> Result<ModelDef, String> {
+pub(crate) fn named(wanted: &str, file: &Configuration, base_url: Option<&str>) -> Result<ModelDef, String> {
     if let Some(definition) = file.models.get(wanted) {
         return Ok(definition.clone());
     }

@@ -109,4 +109,6 @@ mod pages {
     mod readme {}
     #[doc = include_str!("../docs/embedding.md")]
     mod embedding {}
+    #[doc = include_str!("../docs/recording.md")]
+    mod recording {}
 }

@@ -138,7 +138,7 @@ fn a_changed_prompt_is_an_error_that_shows_the_change() {
     let missed = play("word=y");
     assert_eq!((code(&missed), stdout(&missed).as_str()), (1, ""));
     let said = stderr(&missed);
-    let expected = "the nearest one is in line 1: line 1 of message 1 (user) was `first x 1` and is `first y 1`";
+    let expected = "the nearest one is on its line 1 and differs in line 1 of message 1 (user): it was `first x 1` and is `first y 1`";
     assert!(said.contains(expected) && said.contains("(no_recording)"), "{said}");
 
     let text = place.read("calls.jsonl");

@@ -21,5 +21,6 @@ mod records;
 mod runs;
 mod schema;
 mod shell;
+mod store;
 mod terminal;
 mod tidy;

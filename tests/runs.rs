@@ -230,7 +230,10 @@ fn hits_are_shown_and_who_paid_for_them() {
     let timeline = stdout(&place.flowrun(&["trace", "--format", "timeline"]));
     assert_eq!(timeline.matches('◆').count(), 3, "two rows and what the sign means:\n{timeline}");
     let prompts = stdout(&place.flowrun(&["trace", "last", "a", "--prompts"]));
-    assert!(prompts.contains("── a (cached)\n   paid by │ run r1, step `old`: 2 calls, 34 tokens\n"), "{prompts}");
+    assert!(
+        prompts.contains("── a (cached)\n   paid by │ run r1, step `old`: 2 calls, 34 tokens\n     asked │ Q\n"),
+        "{prompts}"
+    );
     assert!(prompts.contains("value │ an answer"), "{prompts}");
     assert!(stdout(&place.flowrun(&["runs", "show"])).contains("1 cached, 1 reused (4 calls saved)"));
 }

@@ -46,7 +46,8 @@ fn rust_files(folder: &str) -> Vec<(String, String)> {
 
 /// Files that hold nothing but unit tests.
 fn is_test_file(name: &str) -> bool {
-    name.ends_with("/tests.rs") || name.contains("/tests/") || name.starts_with("engine/src/testing")
+    let is_for_tests = name.starts_with("engine/src/testing") || name.ends_with("/conformance.rs");
+    is_for_tests || name.ends_with("/tests.rs") || name.contains("/tests/")
 }
 
 fn product_code() -> Vec<(String, String)> {

@@ -83,6 +83,8 @@ pub mod codes {
         UNUSED_NODE = "FR102";
         /// Something that works but is most likely not meant.
         SUSPICIOUS = "FR103";
+        /// A kept answer comes back where a new one is most likely meant.
+        KEPT_ANSWER = "FR104";
     }
 }
 

@@ -40,7 +40,12 @@ fn read(reference: &str) -> Result<(String, String), String> {
 /// Loads a workflow; problems are shown on standard error.
 pub(super) fn load(flowrun: &Flowrun, reference: &str) -> Result<Arc<Workflow>, ExitCode> {
     let (name, text) = read(reference).map_err(|problem| refuse(&problem))?;
-    match flowrun.check_text(&name, &text) {
+    load_text(flowrun, &name, &text)
+}
+
+/// The same for a text that is at hand.
+pub(super) fn load_text(flowrun: &Flowrun, name: &str, text: &str) -> Result<Arc<Workflow>, ExitCode> {
+    match flowrun.check_text(name, text) {
         Ok((checked, source)) => {
             show(&checked.warnings, Some(&source));
             Ok(checked.workflow)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
+use flowrun_engine::definition::ModelDef;
 use flowrun_engine::event::{Bound, Status};
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::run::{RunOptions, RunOutcome};
@@ -33,7 +34,7 @@ const LEAVE: Duration = Duration::from_millis(500);
 pub(super) struct DriveArgs {
     /// The default model: an alias of flowrun.yaml, `openai:NAME`, `scripted:FILE` or `recorded:FILE`
     #[arg(long, value_name = "ALIAS|PROVIDER:NAME")]
-    pub(super) model: Option<String>,
+    pub(super) model: Vec<String>,
     /// Most steps that run at once [default: 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_parallel: Option<u32>,
@@ -79,6 +80,8 @@ pub(super) struct Driven {
     /// Where it is recorded; `None`: nowhere.
     pub(super) store: Option<Arc<SqliteStore>>,
     pub(super) options: RunOptions,
+    /// Models of single nodes, by the alias that stands there.
+    pub(super) models: Vec<(String, ModelDef)>,
     /// What to say when the run cannot begin.
     pub(super) usage: String,
 }
@@ -95,13 +98,21 @@ pub(super) async fn drive(
     args: &DriveArgs,
     said: impl FnOnce(&RunOutcome, &mut Map<String, Value>) -> Option<String>,
 ) -> ExitCode {
-    let Driven { workflow, what, store, mut options, usage } = driven;
+    let Driven { workflow, what, store, mut options, models: of_nodes, usage } = driven;
+    let default = match args.model.as_slice() {
+        [] => None,
+        [model] => Some(model.as_str()),
+        _ => return refuse("`--model` is given twice; models of nodes stand in the workflow file"),
+    };
     let asks = configuration::asks_default(&workflow.graph);
-    let configured = match configuration::models(args.model.as_deref(), asks).await {
+    let configured = match configuration::models(default, asks).await {
         Ok(configured) => configured,
         Err(problem) => return refuse(&problem),
     };
     let mut models = configured.models;
+    for (alias, model) in of_nodes {
+        models.configure(&alias, model);
+    }
     if let Some(path) = &args.record
         && let Err(problem) = models.record(path)
     {

@@ -13,6 +13,8 @@ mod library;
 mod models;
 mod people;
 mod progress;
+mod replay;
+mod resume;
 mod run;
 mod runs;
 mod screen;
@@ -82,6 +84,36 @@ enum Command {
         workflow: String,
         #[command(flatten)]
         options: RunArgs,
+    },
+    /// Go on with a run that was interrupted, or waits for a person
+    ///
+    /// Steps that finished do not run again, steps that were in flight do. The workflow must be the one that the run began with.
+    Resume {
+        /// `last`, or a run's id or its unique beginning
+        #[arg(default_value = "last")]
+        run: String,
+        #[command(flatten)]
+        options: drive::DriveArgs,
+    },
+    /// Answer a step that waits for a person
+    ///
+    /// The process that drives the run takes the answer; if there is none, this one drives it on.
+    Answer {
+        /// `last`, or a run's id or its unique beginning
+        run: String,
+        /// The step's path, as `flowrun trace` shows it
+        step: String,
+        /// The answer: a text as it is, other types as JSON
+        value: String,
+        #[command(flatten)]
+        options: drive::DriveArgs,
+    },
+    /// Run a run again with changes: every answer whose question is the same is taken over
+    Replay {
+        /// `last`, or a run's id or its unique beginning
+        run: String,
+        #[command(flatten)]
+        options: Box<replay::ReplayArgs>,
     },
     /// Check workflow files; warnings are shown and accepted
     Check {
@@ -299,6 +331,9 @@ async fn dispatch(command: Command) -> ExitCode {
             run::run("@question-graph", options).await
         }
         Command::Run { workflow, options } => run::run(&workflow, options).await,
+        Command::Resume { run, options } => resume::resume(&run, options).await,
+        Command::Answer { run, step, value, options } => resume::answer(&run, &step, &value, options).await,
+        Command::Replay { run, options } => replay::replay(&run, *options).await,
         Command::Check { files, format, cost, inputs } => {
             if !cost && (!inputs.input.is_empty() || inputs.input_file.is_some()) {
                 return refuse(

@@ -30,25 +30,33 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     let origin = Origin {
         reference: reference.to_owned(),
         inputs: inputs.clone(),
-        model: args.drive.model.clone(),
+        model: args.drive.model.first().cloned(),
         max_calls: args.max_calls,
         ..Origin::default()
     };
     let options = RunOptions { calls_max: args.max_calls, fresh: args.fresh, ..RunOptions::default() };
     let usage = usage(&workflow);
-    let driven = Driven { workflow, what: What::New(inputs, origin), store, options, usage };
+    let driven = Driven { workflow, what: What::New(inputs, origin), store, options, models: Vec::new(), usage };
     drive(driven, &args.drive, |_, _| None).await
 }
 
 /// Inputs from the file and the flags; flags win.
 pub(super) fn inputs(workflow: &Workflow, args: &InputArgs) -> Result<Map<String, Value>, String> {
-    let mut inputs = Map::new();
+    inputs_over(workflow, args, Map::new())
+}
+
+/// The same over those of an earlier run.
+pub(super) fn inputs_over(
+    workflow: &Workflow,
+    args: &InputArgs,
+    mut inputs: Map<String, Value>,
+) -> Result<Map<String, Value>, String> {
     if let Some(path) = &args.input_file {
         let shown = path.display();
         let text = fs::read_to_string(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
         let value: Value = serde_yaml::from_str(&text).map_err(|error| format!("`{shown}`: {error}"))?;
         match value {
-            Value::Object(map) => inputs = map,
+            Value::Object(map) => inputs.extend(map),
             _ => return Err(format!("`{shown}` is not a mapping of inputs")),
         }
     }

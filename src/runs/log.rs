@@ -38,7 +38,11 @@ impl RunLog {
         // Before the log is read: a run that ends in between is seen to end.
         let is_driven = store.is_driven(&info.id)?;
         let (transactions, mut damage) = match (store.log(&info.id, 0), &runs.salvage) {
-            (Err(StoreError::Damaged { .. }), Some(salvage)) => salvage(&info.id)?,
+            (Err(StoreError::Damaged { detail, .. }), Some(salvage)) => {
+                let (transactions, damage) = salvage(&info.id)?;
+                // Where all that is there can be read, something is not there.
+                (transactions, damage.or(Some(detail)))
+            }
             (read, _) => (read?, None),
         };
         let mut events: Vec<Logged> = Vec::new();

@@ -1,11 +1,10 @@
-//! How a store is examined: SQLite's own check of its pages, then every row's checksum and every value's hash.
+//! How a store is examined: SQLite's own check of its pages, then every row's checksum, every value's hash and every run's log.
 
 use rusqlite::{Connection, Row};
 
 use flowrun_engine::id::ValueHash;
 
-use super::read::{cache_entry, letter, run_info, stored};
-use super::schema::run_and_first;
+use super::read::{cache_entry, letter, log, run_info};
 use super::trouble::Trouble;
 
 /// Most lines: who has so many has read enough.
@@ -17,13 +16,12 @@ type Check = fn(&Row<'_>) -> Result<(), Trouble>;
 pub(super) fn damage(connection: &Connection) -> Result<Vec<String>, Trouble> {
     let mut lines = Vec::new();
     pages(connection, &mut lines).or_else(|trouble| note(trouble, "the file's pages", &mut lines))?;
-    let tables: [(&str, &str, Check); 5] = [
+    let tables: [(&str, &str, Check); 4] = [
         (
             "runs",
             "SELECT id, workflow, started_ms, origin, checksum, summary, summary_checksum FROM run NOT INDEXED",
             |row| run_info(row).map(drop),
         ),
-        ("log", "SELECT place, lines, checksum, (SELECT id FROM run WHERE number = place >> 36) FROM log", log_row),
         ("values", "SELECT hash, text FROM value NOT INDEXED", value_row),
         (
             "cache entries",
@@ -36,6 +34,7 @@ pub(super) fn damage(connection: &Connection) -> Result<Vec<String>, Trouble> {
     for (table, select, check) in tables {
         rows(connection, select, check, &mut lines).or_else(|trouble| note(trouble, table, &mut lines))?;
     }
+    logs(connection, &mut lines).or_else(|trouble| note(trouble, "logs", &mut lines))?;
     Ok(lines)
 }
 
@@ -56,8 +55,26 @@ fn rows(connection: &Connection, select: &str, check: Check, lines: &mut Vec<Str
     {
         match check(row) {
             Err(Trouble::Damaged(line)) => lines.push(line),
+            // A column that holds what no column of that name may hold.
             Err(Trouble::Sqlite(error, _)) if error.sqlite_error().is_none() => lines.push(error.to_string()),
             checked => checked?,
+        }
+    }
+    Ok(())
+}
+
+/// Each run's log as its readers will find it.
+fn logs(connection: &Connection, lines: &mut Vec<String>) -> Result<(), Trouble> {
+    let mut statement = connection.prepare("SELECT id FROM run NOT INDEXED")?;
+    let mut rows = statement.query([])?;
+    while lines.len() < LINES_MAX
+        && let Some(row) = rows.next()?
+    {
+        let id: String = row.get(0)?;
+        match log(connection, &id, 0) {
+            Err(Trouble::Damaged(line)) => lines.push(line),
+            Err(trouble) => note(trouble, &format!("run `{id}`"), lines)?,
+            Ok(_) => {}
         }
     }
     Ok(())
@@ -72,14 +89,6 @@ fn note(trouble: Trouble, table: &str, lines: &mut Vec<String>) -> Result<(), Tr
             Ok(())
         }
         trouble => Err(trouble),
-    }
-}
-
-fn log_row(row: &Row<'_>) -> Result<(), Trouble> {
-    let (run, _) = run_and_first(row.get(0)?);
-    match row.get::<_, Option<String>>(3)? {
-        Some(id) => stored(row, &id).map(drop),
-        None => Err(Trouble::Damaged(format!("the log has transactions of run number {run}, which is nowhere"))),
     }
 }
 

@@ -28,15 +28,16 @@ fn intact(connection: &Connection, run: &str) -> Result<(Vec<Stored>, Option<Str
     let (first, last) = places(number, 0);
     let (mut log, mut damage) = (BTreeMap::new(), None);
     for order in ["ASC", "DESC"] {
-        let select =
-            format!("SELECT place, lines, checksum FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place {order}");
+        let select = format!(
+            "SELECT place, lines, checksum, before FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place {order}"
+        );
         let mut statement = connection.prepare(&select)?;
         let mut rows = statement.query([first, last])?;
         let ended = loop {
             match rows.next() {
                 Ok(None) => break true,
                 Ok(Some(row)) => match stored(row, run) {
-                    Ok(stored) => drop(log.insert(stored.first, stored)),
+                    Ok((stored, _)) => drop(log.insert(stored.first, stored)),
                     Err(trouble) if trouble.is_busy() => return Err(trouble),
                     Err(trouble) => drop(damage.get_or_insert_with(|| said(&trouble))),
                 },

@@ -1,6 +1,7 @@
 //! The store in one SQLite file, which many processes may share.
 //!
-//! `schema.rs` has the file's form, `writer.rs` the one thread that writes, `write.rs` and `read.rs` what is written and read,
+//! `schema.rs` has the file's form, `writer.rs` the one thread that writes, `readers.rs` the connections that read, `write.rs` and
+//! `read.rs` what is written and read,
 //! `locks.rs` who drives a run, `prune.rs` how a store becomes smaller, `damage.rs` how it is examined.
 
 mod damage;
@@ -8,7 +9,10 @@ mod intact;
 mod locks;
 mod prune;
 mod read;
+mod readers;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod trouble;
 mod write;
 mod writer;
@@ -30,7 +34,7 @@ use flowrun_engine::store::{
 };
 
 use locks::Locks;
-use read::Readers;
+use readers::Readers;
 use schema::Access;
 use trouble::{Trouble, of_system};
 use writer::{Acknowledgement, Behind, Job, Writer};
@@ -285,7 +289,7 @@ impl Store for SqliteStore {
     fn size(&self) -> Result<StoreSize, StoreError> {
         let size = self.read(read::size)?;
         let length = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
-        let bytes = length(self.path.clone()) + length(read::beside(&self.path, "-wal"));
+        let bytes = length(self.path.clone()) + length(readers::beside(&self.path, "-wal"));
         Ok(StoreSize { bytes, ..size })
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Values are marked from what remains (logs, origins of runs, cache entries) and from there on through the values' own texts, which
 //! name others: what a key was made of names the rendered input. Marks are one bit a value, and of the texts that wait to be looked
-//! through only numbers are held, so that memory stays small however large the store is. All of it is one SQLite transaction that
-//! writes: nobody adds anything meanwhile, and a crash leaves everything as it was. Time: one pass over what remains.
+//! through only numbers are held, so that memory stays small however large the store is. Marking and removing are one SQLite
+//! transaction that writes: nobody adds anything meanwhile, and a crash leaves every value where it was. Time: one pass over what remains.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -15,18 +15,28 @@ use super::schema::{begin_writing, places};
 use super::trouble::Trouble;
 use super::write::run_number;
 
+/// Most runs that go at once: each is a lock, and so an open file, meanwhile.
+const CHUNK: usize = 256;
+
 /// See [`Store::prune`](flowrun_engine::store::Store::prune).
 pub(super) fn prune(connection: &mut Connection, locks: &Locks, runs: &[String]) -> Result<u64, Trouble> {
-    let transaction = begin_writing(connection)?;
-    for run in runs {
-        let Some(number) = run_number(&transaction, run)? else { continue };
-        // Held until the run is gone, so that nobody begins to drive it now.
-        let Some(_lock) = locks.lock(run)? else { continue };
-        let (first, last) = places(number, 0);
-        transaction.execute("DELETE FROM log WHERE place BETWEEN ?1 AND ?2", [first, last])?;
-        transaction.execute("DELETE FROM letter WHERE run = ?1", [number])?;
-        transaction.execute("DELETE FROM run WHERE number = ?1", [number])?;
+    for runs in runs.chunks(CHUNK) {
+        let transaction = begin_writing(connection)?;
+        // Held until the runs are gone, so that nobody begins to drive them now.
+        let mut held = Vec::new();
+        for run in runs {
+            let Some(number) = run_number(&transaction, run)? else { continue };
+            let Some(lock) = locks.lock(run)? else { continue };
+            held.push(lock);
+            let (first, last) = places(number, 0);
+            transaction.execute("DELETE FROM log WHERE place BETWEEN ?1 AND ?2", [first, last])?;
+            transaction.execute("DELETE FROM tail WHERE run = ?1", [number])?;
+            transaction.execute("DELETE FROM letter WHERE run = ?1", [number])?;
+            transaction.execute("DELETE FROM run WHERE number = ?1", [number])?;
+        }
+        transaction.commit()?;
     }
+    let transaction = begin_writing(connection)?;
     let marks = Marks::of(&transaction)?;
     let removed = marks.sweep(&transaction)?;
     transaction.commit()?;

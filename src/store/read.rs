@@ -1,116 +1,18 @@
-//! What is read: a few connections that take turns, and the rows as they were written or an error that says which are not.
+//! What is read: the rows as they were written, or an error that says which are not.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rusqlite::types::Value as Column;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use flowrun_engine::event::Usage;
 use flowrun_engine::id::ValueHash;
-use flowrun_engine::store::{CacheEntry, EntryFilter, Letter, RunInfo, StoreError, StoreSize, Stored};
+use flowrun_engine::store::{CacheEntry, EntryFilter, Letter, RunInfo, StoreSize, Stored};
 
-use super::schema::{self, Access, connect, is_readable, places, run_and_first};
+use super::schema::{self, places, run_and_first};
 use super::trouble::Trouble;
 use super::write::{entry_checksum, letter_checksum, log_checksum, run_checksum, run_number};
-
-/// Most connections that wait for the next reader.
-const IDLE_MAX: usize = 8;
-
-/// How often a look at a file that others begin to write is begun again.
-const LOOKS_MAX: usize = 20;
-
-/// Connections to read.
-#[derive(Debug)]
-pub(super) struct Readers {
-    path: PathBuf,
-    /// Whether nothing may be made, because nobody of this store writes.
-    looks_only: bool,
-    idle: Mutex<Vec<(Stamp, Connection)>>,
-}
-
-/// In which state a file is, as far as its readers must know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    access: Access,
-    /// Length and time of the last change, where only they tell that somebody writes.
-    file: Option<(u64, Option<SystemTime>)>,
-}
-
-impl Readers {
-    /// Of a file that this store writes, or else only looks at.
-    pub(super) fn new(path: &Path, looks_only: bool) -> Self {
-        Self { path: path.to_owned(), looks_only, idle: Mutex::default() }
-    }
-
-    /// Reads; `None` if there is no file.
-    pub(super) fn read<T>(&self, read: impl Fn(&Connection) -> Result<T, Trouble>) -> Result<Option<T>, StoreError> {
-        let mut looks = 0;
-        loop {
-            let Some(stamp) = self.stamp() else { return Ok(None) };
-            let result = self.once(stamp, &read);
-            // Without locks a look counts only if nobody has begun to write meanwhile.
-            looks += 1;
-            if stamp.file.is_none() || self.stamp() == Some(stamp) || looks == LOOKS_MAX {
-                return result.map_err(|trouble| trouble.at(&self.path));
-            }
-        }
-    }
-
-    fn once<T>(&self, stamp: Stamp, read: impl Fn(&Connection) -> Result<T, Trouble>) -> Result<Option<T>, Trouble> {
-        let idle = {
-            let mut idle = self.idle();
-            idle.retain(|(from, _)| *from == stamp);
-            idle.pop()
-        };
-        let connection = match idle {
-            Some((_, connection)) => connection,
-            None => {
-                let connection = schema::patiently(|| connect(&self.path, stamp.access))?;
-                if self.looks_only && !is_readable(&connection, &self.path)? {
-                    return Ok(None);
-                }
-                connection
-            }
-        };
-        let result = schema::patiently(|| read(&connection));
-        let mut idle = self.idle();
-        if result.is_ok() && idle.len() < IDLE_MAX {
-            idle.push((stamp, connection));
-        }
-        result.map(Some)
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<(Stamp, Connection)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `None`: there is no file.
-    fn stamp(&self) -> Option<Stamp> {
-        if !self.looks_only {
-            return Some(Stamp { access: Access::Read, file: None });
-        }
-        let file = fs::metadata(&self.path).ok()?;
-        let length = |ending: &str| fs::metadata(beside(&self.path, ending)).map(|beside| beside.len());
-        // Whoever has it open has a file of shared memory, or left it in a crash; then locks say who may do what.
-        let access = match (length("-shm"), length("-wal")) {
-            (Ok(_), Ok(_)) => Access::Look,
-            (_, Ok(1..)) => Access::LookAtLog,
-            _ => Access::LookAtFile,
-        };
-        let seen = (file.len(), file.modified().ok());
-        Some(Stamp { access, file: Some(seen).filter(|_| access != Access::Look) })
-    }
-}
-
-/// The path of a file that SQLite keeps beside the database.
-pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
-}
 
 const RUN_COLUMNS: &str = "id, workflow, started_ms, origin, checksum, summary, summary_checksum";
 
@@ -132,7 +34,10 @@ pub(super) fn runs(connection: &Connection) -> Result<Vec<RunInfo>, Trouble> {
             Ok(Some(run)) => runs.push(run),
             Ok(None) => return Ok(runs),
             Err(trouble) if trouble.is_busy() => return Err(trouble),
-            Err(_) => return Ok(runs_one_by_one(connection)),
+            Err(trouble) => {
+                let readable = runs_one_by_one(connection);
+                return if readable.is_empty() { Err(trouble) } else { Ok(readable) };
+            }
         }
     }
 }
@@ -145,7 +50,7 @@ fn runs_one_by_one(connection: &Connection) -> Vec<RunInfo> {
         "SELECT number FROM run ORDER BY id",
         "SELECT number FROM run ORDER BY id DESC",
     ];
-    let mut numbers = std::collections::BTreeSet::new();
+    let mut numbers = BTreeSet::new();
     for way in ways {
         if let Ok(mut statement) = connection.prepare(way)
             && let Ok(mut rows) = statement.query([])
@@ -191,28 +96,49 @@ pub(super) fn run_info(row: &Row<'_>) -> Result<RunInfo, Trouble> {
 
 /// See [`Store::log`](flowrun_engine::store::Store::log).
 pub(super) fn log(connection: &Connection, run: &str, from: u64) -> Result<Vec<Stored>, Trouble> {
-    let Some(number) = run_number(connection, run)? else { return Ok(Vec::new()) };
+    // One transaction, so that the tail and the rows are of the same moment.
+    let moment = connection.unchecked_transaction()?;
+    let Some(number) = run_number(&moment, run)? else { return Ok(Vec::new()) };
+    let tail: Option<i64> = moment
+        .prepare_cached("SELECT last FROM tail WHERE run = ?1")?
+        .query_row([number], |row| row.get(0))
+        .optional()?;
     let (first, last) = places(number, from);
-    let select = "SELECT place, lines, checksum FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
-    let mut statement = connection.prepare_cached(select)?;
+    let select = "SELECT place, lines, checksum, before FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
+    let mut statement = moment.prepare_cached(select)?;
     let mut rows = statement.query([first, last])?;
-    let mut log = Vec::new();
+    let mut log: Vec<Stored> = Vec::new();
     while let Some(row) = rows.next()? {
-        log.push(stored(row, run)?);
+        let (stored, before) = stored(row, run)?;
+        let follows = match log.last() {
+            Some(previous) => before == Some(previous.first),
+            None => before.is_none_or(|before| before < from),
+        };
+        if !follows {
+            return Err(Trouble::Damaged(format!("run `{run}`: events before event {} are missing", stored.first)));
+        }
+        log.push(stored);
     }
-    Ok(log)
+    match tail.map(|tail| tail as u64) {
+        Some(tail) if tail >= from && log.last().is_none_or(|last| last.first != tail) => {
+            Err(Trouble::Damaged(format!("run `{run}`: events up to event {tail} are missing at the end")))
+        }
+        _ => Ok(log),
+    }
 }
 
-/// A transaction of the columns place, lines and checksum.
-pub(super) fn stored(row: &Row<'_>, run: &str) -> Result<Stored, Trouble> {
+/// A transaction of the columns place, lines, checksum and before; with it, the number of the one before it.
+pub(super) fn stored(row: &Row<'_>, run: &str) -> Result<(Stored, Option<u64>), Trouble> {
     let place = row.get(0)?;
     let (_, first) = run_and_first(place);
-    let lines = row.get_ref(1)?.as_bytes().unwrap_or_default();
-    let lines = String::from_utf8(lines.to_vec()).ok();
-    match lines.filter(|lines| Ok(log_checksum(place, lines.as_bytes())) == row.get(2)) {
-        Some(lines) => Ok(Stored { first, lines }),
-        None => Err(Trouble::Damaged(format!("run `{run}`: what follows from event {first} is not what was written"))),
+    let damaged = || Trouble::Damaged(format!("run `{run}`: what follows from event {first} is not what was written"));
+    let lines = row.get_ref(1)?.as_bytes().map_err(|_| damaged())?;
+    let before = row.get(3).map_err(|_| damaged())?;
+    if Ok(log_checksum(place, before, lines)) != row.get(2) {
+        return Err(damaged());
     }
+    let lines = String::from_utf8(lines.to_vec()).map_err(|_| damaged())?;
+    Ok((Stored { first, lines }, before.map(|before| before as u64)))
 }
 
 /// See [`Store::value`](flowrun_engine::store::Store::value).

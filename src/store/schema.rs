@@ -2,7 +2,8 @@
 //!
 //! A log's transactions are rows of one table, by a number that is made of the run's and of the first event's ([`place`]): reading a
 //! run is reading neighbours. Values stand in the order in which they came and are found by an index of their hashes: a big row in the
-//! index itself would make every look-up read more pages. Every row carries a checksum of 8 bytes, values their hash.
+//! index itself would make every look-up read more pages. Every row carries a checksum of 8 bytes, values their hash. Rows that a damaged
+//! page has lost show too: each transaction knows the number of the one before it, and a table of tails that of each run's last.
 
 use std::path::Path;
 use std::thread;
@@ -22,7 +23,7 @@ const APPLICATION: i64 = 0x666C_6F77;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What makes format `n` of format `n - 1`, from nothing on. Never changed, only added to.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &["
 CREATE TABLE run (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -33,7 +34,8 @@ CREATE TABLE run (
     summary TEXT,
     summary_checksum INTEGER
 );
-CREATE TABLE log (place INTEGER PRIMARY KEY, lines TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE log (place INTEGER PRIMARY KEY, before INTEGER, lines TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE tail (run INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE value (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, text TEXT NOT NULL);
 CREATE UNIQUE INDEX value_hash ON value (hash);
 CREATE TABLE entry (
@@ -86,9 +88,10 @@ pub(super) fn connect(path: &Path, access: Access) -> Result<Connection, Trouble
     };
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = match access {
-        Access::LookAtLog => Connection::open_with_flags(uri(path, "nolock=1"), flags),
+        // Where there is nobody to lock out, a read-only medium may not even take the file for locks.
+        Access::LookAtLog if cfg!(unix) => Connection::open_with_flags(uri(path, "mode=ro&vfs=unix-none"), flags),
         Access::LookAtFile => Connection::open_with_flags(uri(path, "immutable=1"), flags),
-        Access::Look => Connection::open_with_flags(uri(path, "mode=ro"), flags),
+        Access::Look | Access::LookAtLog => Connection::open_with_flags(uri(path, "mode=ro"), flags),
         _ => Connection::open_with_flags(path, flags),
     }?;
     be_patient(&mut connection)?;
@@ -97,7 +100,7 @@ pub(super) fn connect(path: &Path, access: Access) -> Result<Connection, Trouble
     connection.execute_batch("PRAGMA cell_size_check = 1; PRAGMA trusted_schema = 0; PRAGMA foreign_keys = 0")?;
     match access {
         Access::Write(durability) => set_up_writing(&mut connection, durability)?,
-        Access::LookAtLog => {
+        Access::LookAtLog if cfg!(unix) => {
             // Keeps the index of the log in memory, where others would want a file for it.
             connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA query_only = 1")?;
         }
@@ -128,7 +131,12 @@ fn set_up_writing(connection: &mut Connection, durability: Durability) -> Result
         "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
          PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 2048; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY"
     );
-    patiently(|| Ok(connection.execute_batch(&text)?))
+    patiently(|| Ok(connection.execute_batch(&text)?))?;
+    if connection.is_readonly("main")? {
+        let place = connection.path().unwrap_or_default().to_owned();
+        return Err(StoreError::ReadOnly { place, detail: "the file may only be read".to_owned() }.into());
+    }
+    Ok(())
 }
 
 /// Waits for others in short naps of uneven length, so that of many processes none waits for ever.
@@ -173,7 +181,8 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Tr
     Ok(())
 }
 
-fn apply(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), Trouble> {
+/// Makes the format that the last of these migrations makes, of whatever format there is.
+pub(super) fn apply(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), Trouble> {
     let transaction = begin_writing(connection)?;
     // Another process may have been faster.
     let found = found_format(&transaction, path, migrations.len())?;
@@ -219,7 +228,8 @@ const EVENT_BITS: u32 = 36;
 
 /// Where a transaction stands in the log: by run, then by the number of its first event. `None` for numbers that no run reaches.
 pub(super) fn place(run: i64, first: u64) -> Option<i64> {
-    (first < 1 << EVENT_BITS && (0..1 << (63 - EVENT_BITS)).contains(&run)).then(|| run << EVENT_BITS | first as i64)
+    let fits = first < 1 << EVENT_BITS && (0..1 << (63 - EVENT_BITS)).contains(&run);
+    fits.then_some(run << EVENT_BITS | first as i64)
 }
 
 /// The places of a run from an event on: the first and the last.

@@ -1,6 +1,6 @@
 //! What is written, as rows: runs, transactions, letters.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 use flowrun_engine::id::ValueHash;
@@ -54,7 +54,10 @@ pub(super) fn run_number(connection: &Connection, id: &str) -> Result<Option<i64
 /// Writes a transaction of a run inside one of SQLite. The inner error is this transaction's alone and has written nothing.
 pub(super) fn insert(connection: &Connection, transaction: &Transaction) -> Result<Result<(), StoreError>, Trouble> {
     let Transaction { run, first, lines, values, entries, summary } = transaction;
-    let Some(number) = run_number(connection, run)? else { return Ok(Err(StoreError::NoRun(run.to_string()))) };
+    let select = "SELECT number, last FROM run LEFT JOIN tail ON tail.run = number WHERE id = ?1";
+    let both = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?));
+    let found = connection.prepare_cached(select)?.query_row([&**run], both).optional()?;
+    let Some((number, before)) = found else { return Ok(Err(StoreError::NoRun(run.to_string()))) };
     let refused = |detail: String| {
         let place = connection.path().unwrap_or_default().to_owned();
         Ok(Err(StoreError::Medium { place, detail }))
@@ -62,14 +65,14 @@ pub(super) fn insert(connection: &Connection, transaction: &Transaction) -> Resu
     let Some(place) = place(number, *first) else {
         return refused(format!("event {first} of run `{run}` is beyond what can be numbered"));
     };
-    // First, because it alone can conflict; what fails later undoes the whole SQLite transaction.
-    let mut statement = connection.prepare_cached("INSERT INTO log (place, lines, checksum) VALUES (?1, ?2, ?3)")?;
-    match statement.execute(params![place, lines, log_checksum(place, lines.as_bytes())]).map_err(Trouble::from) {
-        Err(trouble) if trouble.is_conflict() => {
-            return refused(format!("run `{run}` has an event {first} already"));
-        }
-        inserted => inserted?,
-    };
+    if let Some(before) = before.filter(|before| *before >= *first as i64) {
+        return refused(format!("run `{run}`: event {first} cannot follow event {before}"));
+    }
+    let sum = log_checksum(place, before, lines.as_bytes());
+    let insert = "INSERT INTO log (place, before, lines, checksum) VALUES (?1, ?2, ?3, ?4)";
+    connection.prepare_cached(insert)?.execute(params![place, before, lines, sum])?;
+    let tail = "INSERT OR REPLACE INTO tail (run, last) VALUES (?1, ?2)";
+    connection.prepare_cached(tail)?.execute(params![number, *first as i64])?;
     if !values.is_empty() {
         let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO value (hash, text) VALUES (?1, ?2)")?;
         for (hash, text) in values {
@@ -89,8 +92,8 @@ pub(super) fn insert(connection: &Connection, transaction: &Transaction) -> Resu
 }
 
 /// The checksum of a transaction in the log.
-pub(super) fn log_checksum(place: i64, lines: &[u8]) -> i64 {
-    checksum(&[&place.to_le_bytes(), lines])
+pub(super) fn log_checksum(place: i64, before: Option<i64>, lines: &[u8]) -> i64 {
+    checksum(&[&place.to_le_bytes(), &before.unwrap_or(-1).to_le_bytes(), lines])
 }
 
 fn insert_entry(connection: &Connection, entry: &CacheEntry) -> Result<(), Trouble> {

@@ -30,12 +30,28 @@ impl Checker<'_> {
                 self.does_not_apply(key, &why, help, path);
             }
         }
+        self.warn_kept_effect(spec.acts(|field| node.fields.get(field)), node.cache, path);
         let mut tree = |key: &str, value: &Option<Value>| -> Option<Box<Tree>> {
             let at: Vec<&str> = path.iter().copied().chain([key]).collect();
             self.compiled(value.as_ref()?, &at, Known::ITEM, uses).map(Box::new)
         };
         let (key, salt) = (tree("key", &node.cache_key), tree("salt", &node.salt));
         CachePolicy { scope, key, salt, ttl_ms: node.ttl_ms }
+    }
+
+    /// Warns of a node whose answer is kept although a step of it does something to the world.
+    fn warn_kept_effect(&mut self, acts: bool, scope: Option<CacheScope>, path: &[&str]) {
+        let where_to = match scope {
+            Some(CacheScope::Shared) if acts => "whichever run it is",
+            Some(CacheScope::Run) if acts => "in one run",
+            _ => return,
+        };
+        let at: Vec<&str> = path.iter().copied().chain(["cache"]).collect();
+        let message = format!(
+            "this acts on the world, and with equal input only once, {where_to}: then its kept answer is taken"
+        );
+        let problem = self.warning(codes::KEPT_ANSWER, &at, message);
+        problem.help.push("leave `cache` out, unless it is as good as done when it was done once".to_owned());
     }
 
     fn does_not_apply(&mut self, key: &str, why: &str, help: &str, path: &[&str]) {

@@ -4,7 +4,8 @@
 //! (`fields.rs`), the names in them resolved to nodes, inputs and items (`scope.rs`), and what they require becomes the edges
 //! of a [`Graph`] (`dependencies.rs`). Edges and loops are found in `flow.rs`, held to their rules in `flow_rules.rs` and
 //! `exclusive.rs`, and loops lowered to single nodes in `lower.rs`. `types.rs` finds what can never fit, `cycles.rs` draws circles, `calls.rs` loads other
-//! workflows, `plans.rs` checks what a model drew with the same code, `words.rs` knows names that the program registered.
+//! workflows, `plans.rs` checks what a model drew with the same code, `words.rs` knows names that the program registered; `cache.rs`
+//! and `redraws.rs` are about answers that are kept.
 
 mod attributes;
 mod cache;
@@ -18,6 +19,7 @@ mod flow_rules;
 mod frame;
 mod lower;
 mod plans;
+mod redraws;
 mod scope;
 mod types;
 mod warnings;
@@ -275,6 +277,9 @@ impl<'a> Checker<'a> {
     fn workflow(&mut self, definition: WorkflowDef) -> Option<Arc<Workflow>> {
         self.limits = limits(&definition.limits);
         let graph = Arc::new(self.closed_graph(&definition)?);
+        if self.broken.is_empty() && self.errors.found == 0 {
+            self.warn_redraws(&graph);
+        }
         if let Some((_, around)) = self.calling.last() {
             around.get_or_init(|| Arc::downgrade(&graph));
         }

@@ -159,10 +159,7 @@ impl Reader<'_> {
             "join" => node.join = self.join(&value),
             "retry" => node.retry = Some(self.retry(value)),
             "timeout" => node.timeout_ms = self.duration(&value),
-            "cache" => node.cache = self.cache(&value),
-            "key" => node.cache_key = Some(value),
-            "salt" => node.salt = Some(value),
-            "ttl" => node.ttl_ms = self.duration(&value),
+            "cache" | "key" | "salt" | "ttl" => self.answers(key, value, node),
             "on_error" => node.on_error = self.policy(value, false),
             "on_item_error" => node.on_item_error = self.policy(value, true),
             "schema" | "json_schema" => {
@@ -206,6 +203,16 @@ impl Reader<'_> {
             let near = did_you_mean(word, words);
             let problem = self.wrong(&words.map(|word| format!("`{word}`")).join(" or "), value);
             problem.help.extend(near.map(|near| format!("did you mean `{near}`?")));
+        }
+    }
+
+    /// What is said of kept answers.
+    fn answers(&mut self, key: &str, value: Value, node: &mut NodeDef) {
+        match key {
+            "cache" => node.cache = self.cache(&value),
+            "key" => node.cache_key = Some(value),
+            "salt" => node.salt = Some(value),
+            _ => node.ttl_ms = self.duration(&value),
         }
     }
 

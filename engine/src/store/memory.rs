@@ -192,3 +192,11 @@ impl Drop for Held {
         self.store.kept().driven.remove(&self.run);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn memory_is_a_store() {
+        crate::store::conformance::check(super::Memory::default);
+    }
+}

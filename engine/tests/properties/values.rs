@@ -1,5 +1,6 @@
 //! Values for readers, built rather than cut: JSON, plans, definitions.
 
+use flowrun_engine::definition::keys::LATENCY_MAX;
 use flowrun_engine::definition::{AllowDef, ErrorPolicyDef, Join, LimitsDef, ModelDef, NodeDef, RetryDef, WorkflowDef};
 use flowrun_engine::schema::Schema;
 use proptest::prelude::*;
@@ -87,16 +88,23 @@ pub(super) fn definitions() -> impl Strategy<Value = WorkflowDef> {
         select(texts.to_vec()).prop_map(|text| text.parse::<Schema>().expect("a good schema"))
     };
     let input = (schema(), prop::option::of(text().prop_map(Value::from)));
-    let model = (text(), prop::option::of(text()), prop::option::of(1..9u32), prop::option::of(1..100_000u64))
-        .prop_map(|(model, base_url, max_parallel, timeout_ms)| ModelDef {
-            provider: "openai".into(),
+    let provider = prop_oneof![
+        Just(("openai", None)),
+        prop::option::of(0.0..=LATENCY_MAX).prop_map(|latency| ("recorded", latency)),
+    ];
+    let numbers = (prop::option::of(1..9u32), prop::option::of(1..100_000u64));
+    let model = (provider, text(), prop::option::of(text()), numbers).prop_map(
+        |((provider, latency), model, base_url, (max_parallel, timeout_ms))| ModelDef {
+            provider: provider.into(),
             model,
             base_url,
             params: [("temperature".to_owned(), json!(0.7)), ("stop".to_owned(), json!(["\n"]))].into(),
             max_parallel,
             timeout_ms,
+            latency,
             ..ModelDef::default()
-        });
+        },
+    );
     let parts = (
         (text(), prop::option::of(text())),
         prop::collection::vec(input, 0..3),

@@ -96,7 +96,7 @@ fn difference(call: &Call, request: &ChatRequest, sample: Option<u32>) -> String
 }
 
 fn differ(what: impl Display, recorded: impl Display, asked: impl Display) -> String {
-    format!("{what} was `{recorded}` and is `{asked}`")
+    format!("{what}: it was `{recorded}` and is `{asked}`")
 }
 
 fn role(role: Role) -> &'static str {

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use flowrun_engine::failure::StepError;
 use flowrun_engine::id::ValueHash;
 use flowrun_engine::node::TokenSink;
+use flowrun_engine::retry::RetryPolicy;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -118,7 +119,9 @@ impl Recorded {
                 let candidates = calls.iter().filter(|call| counts(call));
                 match nearest::nearest(candidates, request, sample) {
                     Some((line, difference)) => {
-                        format!("has no answer to this request; the nearest one is in line {line}: {difference}")
+                        format!(
+                            "has no answer to this request; the nearest one is on its line {line} and differs in {difference}"
+                        )
                     }
                     None => "has no answer to this request: no calls were recorded".to_owned(),
                 }
@@ -133,6 +136,14 @@ impl Recorded {
 
     fn scaled(&self, milliseconds: u64) -> Duration {
         Duration::from_millis((milliseconds as f64 * self.latency) as u64)
+    }
+
+    /// A wait that the server asked for. One that was too long for a retry stays so, and no other becomes it.
+    fn scaled_wait_ms(&self, wait_ms: u64) -> u64 {
+        match wait_ms {
+            0..=RetryPolicy::DELAY_MAX_MS => (self.scaled(wait_ms).as_millis() as u64).min(RetryPolicy::DELAY_MAX_MS),
+            too_long => too_long,
+        }
     }
 
     /// Takes the time that the call took and sends its text in the pieces in which it came.
@@ -165,8 +176,7 @@ impl Recorded {
         match &call.answer {
             Answer::Reply(reply) => Ok(reply.clone()),
             Answer::Error(error) => {
-                let wait_ms = error.retry_after_ms.map(|wait_ms| self.scaled(wait_ms).as_millis() as u64);
-                Err(error.clone().retry_after(wait_ms))
+                Err(error.clone().retry_after(error.retry_after_ms.map(|wait_ms| self.scaled_wait_ms(wait_ms))))
             }
             Answer::None => {
                 sleep(PATIENCE).await;

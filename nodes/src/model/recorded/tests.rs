@@ -95,35 +95,38 @@ async fn what_was_not_recorded_shows_the_nearest() {
         let context = CallContext { sample, ..CallContext::default() };
         let error = model.chat(&request, &context).await.unwrap_err();
         assert_eq!((error.code.as_str(), error.class), ("no_recording", ErrorClass::Terminal));
-        let (_, said) = error.message.split_once("the nearest one is in ").unwrap();
+        let (_, said) = error.message.split_once("the nearest one is on its ").unwrap();
         said.strip_suffix("; record the run again with `--record FILE`").unwrap().to_owned()
     };
     let town = "Name a town\nin the north of Spain.";
     assert_eq!(
         miss(|_| {}, "Name a town\nin the north of Italy.", None).await,
-        "line 1: line 2 of message 1 (user) was `in the north of Spain.` and is `in the north of Italy.`"
+        "line 1 and differs in line 2 of message 1 (user): it was `in the north of Spain.` and is `in the north of Italy.`"
     );
     assert_eq!(
         miss(|_| {}, "Name a river", Some(2)).await,
-        "line 2: line 1 of message 1 (user) was `Name a river.` and is `Name a river`"
+        "line 2 and differs in line 1 of message 1 (user): it was `Name a river.` and is `Name a river`"
     );
     assert_eq!(
         miss(|request| drop(request.params.insert("temperature".to_owned(), json!(1))), town, None).await,
-        "line 1: the parameter `temperature` was `0.7` and is `1`"
+        "line 1 and differs in the parameter `temperature`: it was `0.7` and is `1`"
     );
     assert_eq!(
         miss(|request| drop(request.params.insert("seed".to_owned(), json!(1))), town, None).await,
-        "line 1: the parameter `seed` was `none` and is `1`"
+        "line 1 and differs in the parameter `seed`: it was `none` and is `1`"
     );
     assert_eq!(
         miss(|request| request.json_schema.as_mut().unwrap()["type"] = json!("array"), town, None).await,
-        "line 1: the schema at /type was `\"object\"` and is `\"array\"`"
+        "line 1 and differs in the schema at /type: it was `\"object\"` and is `\"array\"`"
     );
     assert_eq!(
         miss(|request| request.messages.push(Message::new(Role::Assistant, "x")), town, None).await,
-        "line 1: the number of messages was `1` and is `2`"
+        "line 1 and differs in the number of messages: it was `1` and is `2`"
     );
-    assert_eq!(miss(|_| {}, "Name a river.", Some(0)).await, "line 2: the number of the sample was `2` and is `0`");
+    assert_eq!(
+        miss(|_| {}, "Name a river.", Some(0)).await,
+        "line 2 and differs in the number of the sample: it was `2` and is `0`"
+    );
 }
 
 #[tokio::test]
@@ -167,6 +170,29 @@ async fn replies_take_the_time_that_they_are_told_to() {
     let slow = (200, vec![piece(40, "ab "), piece(120, "cd "), piece(200, "ef")]);
     assert_eq!(timed(&place.open().latency(2.0), "x").await, slow);
     assert_eq!(timed(&place.open(), "x").await, (0, vec![piece(0, "ab cd ef")]));
+}
+
+#[tokio::test]
+async fn waits_that_servers_asked_for_keep_their_meaning() {
+    let place = Place::new();
+    place.record("- {status: 429, reply: slow down}", &[("short", None), ("long", None)]).await;
+    let text = std::fs::read_to_string(place.path()).unwrap();
+    let mut lines = text.lines().zip([7_000, 3_600_000]).map(|(line, wait_ms)| {
+        line.replacen("},\"latency_ms\"", &format!(",\"retry_after_ms\":{wait_ms}}},\"latency_ms\""), 1) + "\n"
+    });
+    std::fs::write(place.path(), lines.by_ref().collect::<String>()).unwrap();
+    let waits = async |factor: f64| {
+        let model = place.open().latency(factor);
+        let mut waits = Vec::new();
+        for text in ["short", "long"] {
+            let error = model.chat(&request(text), &CallContext::default()).await.unwrap_err();
+            waits.push(error.retry_after_ms.unwrap());
+        }
+        waits
+    };
+    assert_eq!(waits(0.0).await, [0, 3_600_000]);
+    assert_eq!(waits(0.5).await, [3_500, 3_600_000]);
+    assert_eq!(waits(100.0).await, [60_000, 3_600_000]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,240 @@
+//! `flowrun replay`: a new run whose memo is an old one, with whatever was changed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, ValueHint};
+use flowrun_engine::cache::Memo;
+use flowrun_engine::definition::ModelDef;
+use flowrun_engine::diagnostic::did_you_mean;
+use flowrun_engine::graph::Workflow;
+use flowrun_engine::run::{RunOptions, RunOutcome};
+use serde_json::{Map, Value, json};
+
+use super::drive::{DriveArgs, Driven, What, drive};
+use super::resume::{definition_of, name_of};
+use super::run::{inputs_over, usage};
+use super::{InputArgs, check, refuse};
+use crate::render::clean;
+use crate::runs::{RunLog, Runs};
+use crate::store::SqliteStore;
+use crate::trace::counted;
+use crate::{Flowrun, Origin, configuration};
+
+/// Options of `replay`.
+#[derive(Args, Debug)]
+pub(super) struct ReplayArgs {
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// Change a field of a node: `answer.prompt=…`, `group/inner.params.temperature=0.5`
+    #[arg(long, value_name = "NODE.FIELD=VALUE")]
+    set: Vec<String>,
+    /// Take this workflow in place of the one that was run
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    file: Option<PathBuf>,
+    /// Say what a step should have given, whatever it gave: its path, and text or JSON
+    #[arg(long, value_name = "STEP=VALUE")]
+    correct: Vec<String>,
+    /// Most model calls of the run
+    #[arg(long, value_name = "N")]
+    max_calls: Option<u64>,
+    /// Beside the run that is replayed, take no answer that an earlier run has paid for
+    #[arg(long)]
+    fresh: bool,
+    #[command(flatten)]
+    drive: DriveArgs,
+}
+
+pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
+    let opened = args.drive.open().and_then(|store| {
+        let runs = Runs::new(store.clone());
+        let log = runs.load(&runs.find(wanted)?).map_err(|error| error.to_string())?;
+        Ok((log, store))
+    });
+    let (log, store) = match opened {
+        Ok(opened) => opened,
+        Err(problem) => return refuse(&problem),
+    };
+    let origin = Origin::of(&log.info);
+    let (node_models, default): (Vec<String>, Vec<String>) =
+        std::mem::take(&mut args.drive.model).into_iter().partition(|model| model.contains('='));
+    args.drive.model = if default.is_empty() { origin.model.iter().cloned().collect() } else { default };
+    let (workflow, models) = match changed_workflow(&args, &node_models, &origin, &store) {
+        Ok(changed) => changed,
+        Err(code) => return code,
+    };
+    let prepared = inputs_over(&workflow, &args.inputs, origin.inputs.clone())
+        .and_then(|inputs| Ok((known_inputs(&workflow, inputs, &args), corrections(&args.correct, &log)?)));
+    let (inputs, corrections) = match prepared {
+        Ok(prepared) => prepared,
+        Err(problem) => return refuse(&problem),
+    };
+    let corrected = !corrections.is_empty();
+    let origin = Origin {
+        inputs: inputs.clone(),
+        model: args.drive.model.first().cloned(),
+        max_calls: args.max_calls.or(origin.max_calls),
+        replay_of: Some(log.info.id.clone()),
+        changes: changes(&args, &node_models),
+        ..origin
+    };
+    let memo = Some(Arc::new(Memo::new(&log.info.id, &log.events)));
+    let options =
+        RunOptions { calls_max: origin.max_calls, fresh: args.fresh, memo, corrections, ..RunOptions::default() };
+    let usage = usage(&workflow);
+    let driven = Driven { workflow, what: What::New(inputs, origin), store: Some(store), options, models, usage };
+    drive(driven, &args.drive, |outcome, more| Some(compared(outcome, &log, corrected, more))).await
+}
+
+/// Inputs that the changed workflow does not take any more are left out, unless they were given for it.
+fn known_inputs(workflow: &Workflow, mut inputs: Map<String, Value>, args: &ReplayArgs) -> Map<String, Value> {
+    let given = |name: &str| args.inputs.input.iter().any(|pair| pair.split('=').next() == Some(name));
+    inputs.retain(|name, _| given(name) || workflow.graph.inputs.iter().any(|inputs| inputs.contains_key(name)));
+    inputs
+}
+
+/// The workflow that was run, or the one of `--file`, with what is to be changed.
+fn changed_workflow(
+    args: &ReplayArgs,
+    node_models: &[String],
+    origin: &Origin,
+    store: &SqliteStore,
+) -> Result<(Arc<Workflow>, Vec<(String, ModelDef)>), ExitCode> {
+    let bare = Flowrun::builder().build();
+    let name = args.file.as_ref().map_or_else(|| name_of(origin), |file| file.display().to_string());
+    if args.set.is_empty() && node_models.is_empty() && args.file.is_some() {
+        return Ok((check::load(&bare, &name)?, Vec::new()));
+    }
+    let text = match &args.file {
+        Some(file) => crate::library::read_file(file),
+        None => definition_of(origin, store)
+            .ok_or_else(|| "the workflow of the run is not kept\nhelp: `--file FILE` names it".to_owned()),
+    };
+    let mut models = Vec::new();
+    let changed = text.and_then(|text| {
+        let mut file: Value = serde_yaml::from_str(&text).map_err(|error| format!("`{name}`: {error}"))?;
+        for change in &args.set {
+            set(&mut file, change)?;
+        }
+        for choice in node_models {
+            models.push(choose_model(&mut file, choice)?);
+        }
+        if args.set.is_empty() && node_models.is_empty() {
+            return Ok(text);
+        }
+        serde_yaml::to_string(&file).map_err(|error| format!("`{name}`: {error}"))
+    });
+    let text = changed.map_err(|problem| refuse(&problem))?;
+    Ok((check::load_text(&bare, &name, &text)?, models))
+}
+
+/// The node at `a/b` of a file.
+fn node<'f>(file: &'f mut Value, path: &str, flag: &str) -> Result<&'f mut Map<String, Value>, String> {
+    let mut nodes = file.get_mut("nodes");
+    let mut found = None;
+    for name in path.split('/') {
+        let Some(Value::Object(here)) =
+            nodes.take().or(found.take().and_then(|node: &mut Value| node.get_mut("nodes")))
+        else {
+            return Err(format!("`{flag}`: `{path}`: there is no group of that name in the workflow"));
+        };
+        if !here.contains_key(name) {
+            let near = did_you_mean(name, here.keys().map(String::as_str)).map(str::to_owned);
+            let known = || here.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            let help = near.map_or_else(|| format!("there are {}", known()), |near| format!("did you mean `{near}`?"));
+            return Err(format!("`{flag}`: the workflow has no node `{name}`; {help}"));
+        }
+        found = here.get_mut(name);
+    }
+    found.and_then(Value::as_object_mut).ok_or_else(|| format!("`{flag}`: `{path}` is no node"))
+}
+
+/// `NODE.FIELD=VALUE`: text where a text stood, else YAML.
+fn set(file: &mut Value, change: &str) -> Result<(), String> {
+    let flag = format!("--set {}", change.split('=').next().unwrap_or_default());
+    let form = || format!("`{flag}`: a change is written NODE.FIELD=VALUE, such as `answer.prompt=…`");
+    let (place, text) = change.split_once('=').ok_or_else(form)?;
+    let (path, field) = place.split_once('.').ok_or_else(form)?;
+    let mut keys: Vec<&str> = field.split('.').collect();
+    let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(form)?;
+    let mut at = node(file, path, &flag)?;
+    for key in keys {
+        let inner = at.entry(key).or_insert_with(|| json!({}));
+        at = inner.as_object_mut().ok_or_else(|| format!("`{flag}`: `{key}` has no fields"))?;
+    }
+    let verbatim = Value::String(text.to_owned());
+    let was_text = at.get(last).is_some_and(Value::is_string);
+    let value = if was_text { verbatim } else { serde_yaml::from_str(text).unwrap_or(verbatim) };
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// `NODE=MODEL`: the node asks that model from now on, under the name that was written.
+fn choose_model(file: &mut Value, choice: &str) -> Result<(String, ModelDef), String> {
+    let (path, wanted) = choice.split_once('=').expect("BUG: a model of a node without a node");
+    let base_url = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.is_empty());
+    let definition = configuration::named(wanted, &configuration::file()?, base_url.as_deref())?;
+    node(file, path, "--model")?.insert("model".to_owned(), Value::String(wanted.to_owned()));
+    Ok((wanted.to_owned(), definition))
+}
+
+/// `STEP=VALUE`: text where the step gave a text, else JSON.
+fn corrections(given: &[String], log: &RunLog) -> Result<BTreeMap<String, Value>, String> {
+    let mut corrections = BTreeMap::new();
+    for pair in given {
+        let (step, text) = pair.split_once('=').ok_or_else(|| {
+            format!("`--correct {pair}`: a correction is written STEP=VALUE, such as `facts[2]=Lisbon`")
+        })?;
+        let paths: std::collections::BTreeSet<&str> = log.events.iter().map(|event| event.step.as_str()).collect();
+        if !paths.contains(step) || step.is_empty() {
+            let near =
+                did_you_mean(step, paths.iter().copied()).map(|near| format!("; did you mean `{}`?", clean(near)));
+            let help = near.unwrap_or_else(|| format!("; `flowrun trace {}` shows them", log.info.id));
+            return Err(format!("`--correct`: the run had no step `{}`{help}", clean(step)));
+        }
+        let ended = log.events.iter().rev().find(|event| event.step == step && event.kind == "ended");
+        let was = ended.and_then(|event| event.text("value")).and_then(|hash| log.value(hash));
+        let verbatim = Value::String(text.to_owned());
+        let is_text = was.as_ref().is_some_and(Value::is_string);
+        let value = if is_text { verbatim } else { serde_json::from_str(text).unwrap_or(verbatim) };
+        corrections.insert(step.to_owned(), value);
+    }
+    Ok(corrections)
+}
+
+/// What was changed, in the words of the command line.
+fn changes(args: &ReplayArgs, node_models: &[String]) -> Vec<String> {
+    let file = args.file.iter().map(|file| format!("--file {}", file.display()));
+    let sets = args.set.iter().map(|set| format!("--set {set}"));
+    let inputs = args.inputs.input.iter().map(|input| format!("--input {input}"));
+    let models = node_models.iter().map(|model| format!("--model {model}"));
+    file.chain(sets)
+        .chain(inputs)
+        .chain(models)
+        .chain(args.correct.iter().map(|step| format!("--correct {step}")))
+        .collect()
+}
+
+/// What a replay came to, beside the run that it replays.
+fn compared(outcome: &RunOutcome, log: &RunLog, corrected: bool, more: &mut Map<String, Value>) -> String {
+    let ended = log.events.iter().rev().find(|event| event.kind == "run_ended");
+    let before = ended.and_then(|event| event.text("output")).and_then(|hash| log.value(hash));
+    let changed = before != outcome.output;
+    let id = &log.info.id;
+    let replay = json!({"of": id, "output_changed": changed, "reused": outcome.reused.steps, "ran": outcome.steps});
+    more.insert("replay".to_owned(), replay);
+    let usage = outcome.reused.usage;
+    let tokens = counted(usage.prompt_tokens + usage.completion_tokens, "token");
+    let saved = format!("{} and {tokens} saved", counted(usage.calls, "call"));
+    let what = match (&before, changed) {
+        (None, _) => "it had no output to compare with".to_owned(),
+        (Some(_), false) if corrected => "the correction changes nothing about the output".to_owned(),
+        (Some(_), true) if corrected => "the correction changes the output".to_owned(),
+        (Some(_), false) => "the output is the same".to_owned(),
+        (Some(_), true) => "the output is another one".to_owned(),
+    };
+    let (ran, reused) = (counted(outcome.steps, "step"), counted(outcome.reused.steps, "answer"));
+    format!("replayed {id}: {reused} taken over ({saved}), {ran} ran; {what}")
+}

@@ -1,0 +1,202 @@
+//! `flowrun resume` and `flowrun answer`: runs that were interrupted, or wait for somebody, go on.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowrun_engine::diagnostic::did_you_mean;
+use flowrun_engine::event::Status;
+use flowrun_engine::graph::Workflow;
+use flowrun_engine::id::ValueHash;
+use flowrun_engine::run::RunOptions;
+use flowrun_engine::schema::Schema;
+use flowrun_engine::store::{RunInfo, Store};
+use serde_json::Value;
+
+use super::drive::{DriveArgs, Driven, What, drive};
+use super::run::input_value;
+use super::{check, print, refuse, say};
+use crate::compare::{Line, changed_lines};
+use crate::render::{clean, visible};
+use crate::runs::{RunLog, Runs};
+use crate::store::SqliteStore;
+use crate::{Flowrun, Origin, library};
+
+/// How often a letter's verdict is asked for.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a letter may lie unread while somebody drives the run.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) async fn resume(wanted: &str, args: DriveArgs) -> ExitCode {
+    let opened = args.open().and_then(|store| Ok((Runs::new(store.clone()).find(wanted)?, store)));
+    match opened {
+        Ok((run, store)) => go_on(&run, store, args).await,
+        Err(problem) => refuse(&problem),
+    }
+}
+
+/// Drives a run from where it stands.
+async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, mut args: DriveArgs) -> ExitCode {
+    if let Err(problem) = may_go_on(run, &*store) {
+        return refuse(&problem);
+    }
+    let origin = Origin::of(run);
+    let workflow = match workflow_of(run, &origin, &*store) {
+        Ok(workflow) => workflow,
+        Err(code) => return code,
+    };
+    if args.model.is_empty() {
+        args.model.extend(origin.model);
+    }
+    let (what, options, usage) = (What::Again(run.id.clone()), RunOptions::default(), String::new());
+    drive(Driven { workflow, what, store: Some(store), options, models: Vec::new(), usage }, &args, |_, _| None).await
+}
+
+/// Whether a run is one that goes on.
+fn may_go_on(run: &RunInfo, store: &dyn Store) -> Result<(), String> {
+    let id = &run.id;
+    match run.summary.as_ref().map(|summary| summary.status) {
+        Some(Status::Success) => Err(format!("the run {id} succeeded: nothing is left to do\nhelp: {}", again(id))),
+        Some(status @ (Status::Failed | Status::Cancelled | Status::Exhausted)) => {
+            Err(format!("the run {id} {}: it is over\nhelp: {}", status.ending(), again(id)))
+        }
+        Some(Status::Suspended) | None if store.is_driven(id).unwrap_or_default() => {
+            Err(format!("the run {id} goes on in another process at this moment"))
+        }
+        Some(Status::Suspended) | None => Ok(()),
+    }
+}
+
+fn again(id: &str) -> String {
+    format!("`flowrun replay {id}` runs it again with every answer that it has")
+}
+
+/// The workflow that a run began with: its file if that still says the same, what the store has of it if there is no file any more.
+fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<Workflow>, ExitCode> {
+    let bare = Flowrun::builder().build();
+    let kept = definition_of(origin, store);
+    let loaded = match origin.reference.strip_prefix('@') {
+        Some(name) => library::embedded(name).map(str::to_owned).ok(),
+        None if ["", "-"].contains(&origin.reference.as_str()) => None,
+        None => library::read_file(origin.reference.as_ref()).ok(),
+    };
+    let text = match (loaded, &kept) {
+        (Some(text), _) => text,
+        (None, Some(kept)) => {
+            if !["", "-"].contains(&origin.reference.as_str()) {
+                say(&format!("note: `{}` is not there any more; the run goes on as it was recorded", origin.reference));
+            }
+            kept.clone()
+        }
+        (None, None) => return Err(refuse(&format!("the workflow of the run {} is not kept and not there", run.id))),
+    };
+    let workflow = check::load_text(&bare, &name_of(origin), &text)?;
+    let began = began_with(run, store);
+    if began.is_none_or(|began| began == workflow.hash) {
+        return Ok(workflow);
+    }
+    let now = workflow.definition.to_yaml();
+    let difference = difference(kept.as_deref().unwrap_or_default(), &now);
+    let (file, id) = (&origin.reference, &run.id);
+    Err(refuse(&format!(
+        "`{file}` has changed since the run {id} began, which cannot go on as another workflow\n{difference}help: `flowrun replay \
+         {id} --file {file}` runs the changed one with every answer that still fits; or put the file back and resume"
+    )))
+}
+
+/// The text of the workflow as it was run.
+pub(super) fn definition_of(origin: &Origin, store: &dyn Store) -> Option<String> {
+    let text = store.value(origin.definition?).ok()??;
+    serde_json::from_str(&text).ok()
+}
+
+/// What diagnostics call the workflow, and where its calls are looked for.
+pub(super) fn name_of(origin: &Origin) -> String {
+    if origin.reference.is_empty() { "workflow".to_owned() } else { origin.reference.clone() }
+}
+
+/// Identity of the workflow that the log begins with; `None` if the log is empty.
+fn began_with(run: &RunInfo, store: &dyn Store) -> Option<ValueHash> {
+    let log = store.log(&run.id, 0).ok()?;
+    let first: Value = serde_json::from_str(log.first()?.lines.lines().next()?).ok()?;
+    first["workflow"].as_str().and_then(ValueHash::from_hex)
+}
+
+fn difference(before: &str, now: &str) -> String {
+    let mut text = String::new();
+    for line in changed_lines(before, now) {
+        let _ = match line {
+            Line::Same(line) => writeln!(text, "    {}", visible(&line)),
+            Line::Removed(line) => writeln!(text, "  - {}", visible(&line)),
+            Line::Added(line) => writeln!(text, "  + {}", visible(&line)),
+            Line::Folded(count) => writeln!(text, "    … {count} equal lines"),
+        };
+    }
+    text
+}
+
+/// Answers a step of a run: through the process that drives it, else by driving it on.
+pub(super) async fn answer(wanted: &str, step: &str, text: &str, args: DriveArgs) -> ExitCode {
+    let opened = args.open().and_then(|store| Ok((Runs::new(store.clone()).find(wanted)?, store)));
+    let (run, store) = match opened {
+        Ok(opened) => opened,
+        Err(problem) => return refuse(&problem),
+    };
+    let posted = Runs::new(store.clone())
+        .load(&run)
+        .map_err(|error| error.to_string())
+        .and_then(|log| answer_to(&log, step, text))
+        .and_then(|value| store.post(&run.id, step, &value).map_err(|error| error.to_string()));
+    let letter = match posted {
+        Ok(letter) => letter,
+        Err(problem) => return refuse(&problem),
+    };
+    let mut waited = Duration::ZERO;
+    loop {
+        match store.verdict(letter) {
+            Ok(Some(Ok(()))) => return print(&format!("`{}` of the run {} has its answer\n", clean(step), run.id)),
+            Ok(Some(Err(problem))) => return refuse(&clean(&problem)),
+            Ok(None) => {}
+            Err(error) => return refuse(&error.to_string()),
+        }
+        if !store.is_driven(&run.id).unwrap_or_default() {
+            // The last driver may have taken it with its last breath.
+            if let Ok(Some(_)) = store.verdict(letter) {
+                continue;
+            }
+            return go_on(&run, store, args).await;
+        }
+        if waited > PATIENCE {
+            say(
+                "the process that drives the run has not taken the answer yet; it is kept until it does, or until `flowrun resume`",
+            );
+            return ExitCode::SUCCESS;
+        }
+        tokio::time::sleep(PAUSE).await;
+        waited += PAUSE;
+    }
+}
+
+/// The answer that a text is to what a step asks.
+fn answer_to(log: &RunLog, step: &str, text: &str) -> Result<Value, String> {
+    let asked = log.asked();
+    let Some((_, input)) = asked.iter().find(|(path, _)| *path == step) else {
+        let waiting: Vec<String> = asked.iter().map(|(path, _)| format!("`{}`", clean(path))).collect();
+        let near = did_you_mean(step, asked.iter().map(|(path, _)| *path));
+        let help = match (near, waiting.is_empty()) {
+            (Some(near), _) => format!("did you mean `{}`?", clean(near)),
+            (None, false) => format!("these do: {}", waiting.join(", ")),
+            (None, true) => "no step of this run does".to_owned(),
+        };
+        return Err(format!("`{}` does not wait for an answer\nhelp: {help}", clean(step)));
+    };
+    let input = input.and_then(|hash| log.value(hash)).unwrap_or_default();
+    let schema = Schema::from_json_schema(input.get("schema").cloned().unwrap_or(Value::Bool(true)));
+    let schema = schema.map_err(|error| format!("what `{}` asks for cannot be read: {error}", clean(step)))?;
+    let value = input_value(&schema, text)?;
+    let refused =
+        |why| format!("the answer does not fit: {why}\nhelp: `{}` asks for {}", clean(step), schema.describe());
+    schema.validate(&value).map_err(refused)?;
+    Ok(value)
+}
