@@ -7,6 +7,7 @@ mod cassette;
 mod cli;
 mod commands;
 mod cost;
+mod crash;
 mod diagnostics;
 mod docs;
 mod embedding;

@@ -1,0 +1,8 @@
+//! The promise that makes a run durable, proved from outside: processes of the built command are killed, run out of room and find damaged
+//! files, against a model server that counts, and the run goes on to the same end without paying for anything twice.
+
+mod bench;
+mod boundaries;
+mod flights;
+mod people;
+pub(crate) mod server;
