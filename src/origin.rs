@@ -29,6 +29,12 @@ pub struct Origin {
     /// The run that it replays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_of: Option<String>,
+    /// Of a replay: values that take the place of what steps would give, by path.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub corrections: Map<String, Value>,
+    /// Of a replay: models of single nodes, as they were written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub node_models: Vec<String>,
     /// What was changed for the replay, for people.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<String>,

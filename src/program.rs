@@ -238,7 +238,8 @@ impl Flowrun {
         let log = store.log(run, 0)?;
         let lines = log.iter().flat_map(|stored| stored.lines.lines());
         let events: Vec<Logged> = lines.filter_map(|line| Logged::parse(line).ok()).collect();
-        Ok(Arc::new(Memo::new(run, &events)))
+        let value = |hash| serde_json::from_str(&store.value(hash).ok()??).ok();
+        Ok(Arc::new(Memo::new(run, &events, value)))
     }
 
     /// Begins a run and gives the handle by which it is watched, cancelled and awaited. Any number go on at the same time.

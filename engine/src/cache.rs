@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -145,8 +146,12 @@ pub(crate) struct Remembered {
 }
 
 impl Memo {
-    /// What the log of a run tells of its answers.
-    pub fn new<'l>(run: &str, log: impl IntoIterator<Item = &'l Logged>) -> Self {
+    /// What the log of a run tells of its answers; `value` looks values up, for what was paid for those that it had found itself.
+    pub fn new<'l>(
+        run: &str,
+        log: impl IntoIterator<Item = &'l Logged>,
+        value: impl Fn(ValueHash) -> Option<Value>,
+    ) -> Self {
         let mut memo = Self { run: run.into(), answers: BTreeMap::new() };
         let mut keys: BTreeMap<&str, ValueHash> = BTreeMap::new();
         let hash = |event: &Logged, field: &str| event.text(field).and_then(ValueHash::from_hex);
@@ -155,8 +160,11 @@ impl Memo {
                 keys.insert(&event.step, key);
             }
             let settles = matches!(event.kind.as_str(), "settled" | "answered");
-            if let (true, Some(value), Some(key)) = (settles, hash(event, "value"), keys.get(event.step.as_str())) {
-                let remembered = Remembered { value, step: event.step.as_str().into(), usage: event.usage() };
+            if let (true, Some(answer), Some(key)) = (settles, hash(event, "value"), keys.get(event.step.as_str())) {
+                let from = hash(event, "provenance").filter(|_| event.usage() == Usage::default());
+                let paid = from.and_then(&value).and_then(|told| Usage::deserialize(&told["from"]["usage"]).ok());
+                let usage = paid.unwrap_or_else(|| event.usage());
+                let remembered = Remembered { value: answer, step: event.step.as_str().into(), usage };
                 memo.answers.entry(*key).or_default().push(remembered);
             }
         }

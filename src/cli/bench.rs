@@ -4,12 +4,13 @@
 //! with a field that is an expression, each step is scheduled, evaluated, stored, logged and watched by an observer that
 //! keeps every record. Building and checking is timed apart from running. The first run warms up and does not count.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use flowrun_engine::definition::{CaseDef, FieldFormat, KindSpec, NodeDef, WorkflowDef};
 use flowrun_engine::event::{Event, Status};
 use flowrun_engine::failure::StepError;
@@ -17,12 +18,15 @@ use flowrun_engine::graph::Workflow;
 use flowrun_engine::node::{Input, Node, NodeContext, NodeError, Output};
 use flowrun_engine::observer::{Observer, Records};
 use flowrun_engine::run::RunOptions;
+use flowrun_engine::store::Durability;
 use futures_util::future::join_all;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
+use super::drive::durability_named;
 use super::{print, refuse};
 use crate::Flowrun;
+use crate::store::SqliteStore;
 
 /// Every workload that has a name; those that the engine has no means for yet say so.
 pub(super) const WORKLOADS: [&str; 9] = ["W0", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8"];
@@ -279,7 +283,7 @@ fn median(samples: &[f64]) -> f64 {
 }
 
 /// The workflow of a workload, how many runs of it are one execution, and how many nodes those have.
-fn workload(name: &str, n: usize, sleep_ms: u64) -> Result<(WorkflowDef, usize, usize), &'static str> {
+fn workload(name: &str, n: usize, runs: usize, sleep_ms: u64) -> Result<(WorkflowDef, usize, usize), &'static str> {
     Ok(match name {
         "W1" => (Shape::chain(n, sleep_ms).workflow(), 1, n),
         "W2" => (Shape::fan(n, sleep_ms), 1, n + 2),
@@ -287,23 +291,90 @@ fn workload(name: &str, n: usize, sleep_ms: u64) -> Result<(WorkflowDef, usize, 
         "W4" => (Shape::circle(n, sleep_ms), 1, n),
         "W5" => (Shape::ragged().workflow(), 1, 23),
         "W6" => (Shape::chain(5, CALL_MS).workflow(), n, 5 * n),
+        "W7" => (Shape::chain(n, sleep_ms).workflow(), runs, n * runs),
         "W8" => (WorkflowDef::new("bench").node("now", NodeDef::new("now")).output("now"), 1, 1),
-        "W0" => return Err("a baseline without a graph"),
-        _ => return Err("durable runs are not there yet"),
+        _ => return Err("a baseline without a graph"),
     })
 }
 
-pub(super) async fn bench(wanted: &str, n: u32, body: Body, executions: Option<usize>, json: bool) -> ExitCode {
+/// Where durable runs are recorded.
+struct Database {
+    store: Arc<SqliteStore>,
+    durability: Durability,
+    /// Removed at the end, if nobody named a place.
+    _folder: Option<Scratch>,
+}
+
+/// A folder that is removed with what is in it.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _left_behind = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Database {
+    fn open(args: &BenchArgs) -> Result<Self, String> {
+        let durability = durability_named(&args.durability);
+        let scratch = || Scratch(std::env::temp_dir().join(format!("flowrun-bench-{}", std::process::id())));
+        let folder = args.db.is_none().then(scratch);
+        let path = args.db.clone().or(folder.as_ref().map(|folder| folder.0.join("bench.db"))).unwrap_or_default();
+        let store = SqliteStore::open(&path, durability).map_err(|error| error.to_string())?;
+        Ok(Self { store: Arc::new(store), durability, _folder: folder })
+    }
+}
+
+/// Options of `bench`.
+#[derive(Args, Debug)]
+pub(super) struct BenchArgs {
+    /// Its shape: a chain, a fan, a layered graph, a ragged graph, many runs at once, durable runs, a cold start
+    #[arg(long, value_parser = WORKLOADS, ignore_case = true)]
+    workload: String,
+    /// Its size
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    n: u32,
+    /// What a node does: add one, or sleep as a model call would and then add one
+    #[arg(long, value_enum, default_value = "noop")]
+    body: Body,
+    /// Timed executions, of which the median counts [default: 5, fewer if those take longer than 2 s]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    executions: Option<u32>,
+    /// The database file of W7 [default: one in the folder for temporary files]
+    #[arg(long, value_name = "FILE")]
+    db: Option<PathBuf>,
+    /// When a step of W7 counts as done: on disk, in the hands of the system, or at once
+    #[arg(long, value_name = "LEVEL", default_value = "full", value_parser = ["full", "normal", "off"])]
+    durability: String,
+    /// How many runs of W7 go on at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    runs: u32,
+    /// Print one JSON object instead of a line for people
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn bench(args: BenchArgs) -> ExitCode {
+    let (wanted, n, json) = (args.workload.to_uppercase(), args.n, args.json);
+    let (wanted, body) = (wanted.as_str(), args.body);
     let sleep_ms = if body == Body::Sleep { CALL_MS } else { 0 };
-    let (definition, runs, nodes) = match workload(wanted, n as usize, sleep_ms) {
+    let (definition, runs, nodes) = match workload(wanted, n as usize, args.runs as usize, sleep_ms) {
         Ok(found) => found,
         Err(why) => {
             let line = json!({"workload": wanted, "n": n, "unsupported": why}).to_string();
             return print(&(if json { line } else { format!("{wanted}: {why}") } + "\n"));
         }
     };
+    let database = match (wanted == "W7").then(|| Database::open(&args)).transpose() {
+        Ok(database) => database,
+        Err(problem) => return refuse(&problem),
+    };
     let began = Instant::now();
-    let flowrun = Flowrun::builder().kind(Add).kind(Now).build();
+    let mut builder = Flowrun::builder().kind(Add).kind(Now);
+    if let Some(database) = &database {
+        builder = builder.store(database.store.clone(), database.durability);
+    }
+    let flowrun = builder.build();
     let mut definition = definition;
     // A pass is a step beside those of its nodes.
     definition.limits.steps = Some(2 * nodes as u64 + 2);
@@ -316,7 +387,7 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, executions: Option<u
     let build_seconds = began.elapsed().as_secs_f64();
     let sleeps = body == Body::Sleep || matches!(wanted, "W5" | "W6");
     let bench = Bench { flowrun, workflow, max_parallel: if sleeps { nodes as u32 } else { 16 } };
-    let executions = if wanted == "W8" { Some(1) } else { executions };
+    let executions = if wanted == "W8" { Some(1) } else { args.executions.map(|n| n as usize) };
     let measured = match bench.measure(runs, executions, !sleeps && wanted != "W8").await {
         Ok(measured) => measured,
         Err(problem) => return refuse(&problem),
@@ -340,6 +411,9 @@ pub(super) async fn bench(wanted: &str, n: u32, body: Body, executions: Option<u
         "workload": wanted, "n": n, "seconds": seconds, "nodes": nodes, "samples": measured.seconds,
         "cpu_samples": measured.cpu_seconds, "build_seconds": build_seconds, "version": env!("CARGO_PKG_VERSION"),
     });
+    if let Some(database) = &database {
+        line["note"] = format!("SQLite, WAL, durability {}", database.durability).into();
+    }
     if wanted == "W8" {
         line["first_node_unix"] = output;
         line["result"] = 1.into();

@@ -61,9 +61,8 @@ pub(super) struct DriveArgs {
 }
 
 impl DriveArgs {
-    pub(super) fn durability(&self) -> Durability {
-        let known = Durability::WORDS.iter().find(|(word, _)| *word == self.durability);
-        known.map(|(_, level)| *level).unwrap_or_default()
+    fn durability(&self) -> Durability {
+        durability_named(&self.durability)
     }
 
     /// The database, to be written.
@@ -71,6 +70,12 @@ impl DriveArgs {
         let path = self.place.path(configuration::file()?.db.as_deref());
         SqliteStore::open(&path, self.durability()).map(Arc::new).map_err(|error| error.to_string())
     }
+}
+
+/// The level that a word of the command line means.
+pub(super) fn durability_named(word: &str) -> Durability {
+    let known = Durability::WORDS.iter().find(|(known, _)| *known == word);
+    known.map(|(_, level)| *level).unwrap_or_default()
 }
 
 /// What is driven.

@@ -223,28 +223,9 @@ enum Command {
     /// Time the engine on a synthetic workload
     ///
     /// W1: a chain of n nodes. W2: one node, n beside each other, one. W3: n nodes in 20 layers with up to three dependencies
-    /// each. W5: branches of unequal depth, 100 ms each. W6: n runs at once of a chain of five nodes of 50 ms. W8: one node,
-    /// with the time at which it began. The others are not there yet.
-    Bench {
-        /// Its shape: a chain, a fan, a layered graph, a ragged graph, many runs at once, a cold start
-        #[arg(long, value_parser = bench::WORKLOADS, ignore_case = true)]
-        workload: String,
-        /// Its size
-        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-        n: u32,
-        /// What a node does: add one, or sleep as a model call would and then add one
-        #[arg(long, value_enum, default_value = "noop")]
-        body: bench::Body,
-        /// Timed executions, of which the median counts [default: 5, fewer if those take longer than 2 s]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        executions: Option<u32>,
-        /// A database file, for workloads that write one
-        #[arg(long, value_name = "FILE")]
-        db: Option<PathBuf>,
-        /// Print one JSON object instead of a line for people
-        #[arg(long)]
-        json: bool,
-    },
+    /// each. W4: one node, run n times by an edge back to it. W5: branches of unequal depth, 100 ms each. W6: n runs at once of a chain of
+    /// five nodes of 50 ms. W7: a chain of n nodes, recorded in a database step by step. W8: one node, with the time at which it began.
+    Bench(bench::BenchArgs),
     /// Print the JSON Schema of workflow files, for editors
     Schema,
     /// Print completions for a shell
@@ -354,9 +335,7 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::List => library::list(),
         Command::Show { name } => library::show(&name),
         Command::Models { model } => models::models(model.as_deref()).await,
-        Command::Bench { workload, n, body, executions, db: _, json } => {
-            bench::bench(&workload, n, body, executions.map(|n| n as usize), json).await
-        }
+        Command::Bench(args) => bench::bench(args).await,
         Command::Schema => shell::schema(),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { folder } => shell::man(folder.as_deref()),

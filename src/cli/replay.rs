@@ -77,10 +77,12 @@ pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
         model: args.drive.model.first().cloned(),
         max_calls: args.max_calls.or(origin.max_calls),
         replay_of: Some(log.info.id.clone()),
+        corrections: corrections.clone().into_iter().collect(),
+        node_models: models.iter().map(|(alias, _)| alias.clone()).collect(),
         changes: changes(&args, &node_models),
         ..origin
     };
-    let memo = Some(Arc::new(Memo::new(&log.info.id, &log.events)));
+    let memo = Some(Arc::new(Memo::new(&log.info.id, &log.events, |hash| log.value(&hash.to_string()))));
     let options =
         RunOptions { calls_max: origin.max_calls, fresh: args.fresh, memo, corrections, ..RunOptions::default() };
     let usage = usage(&workflow);
@@ -174,10 +176,15 @@ fn set(file: &mut Value, change: &str) -> Result<(), String> {
 /// `NODE=MODEL`: the node asks that model from now on, under the name that was written.
 fn choose_model(file: &mut Value, choice: &str) -> Result<(String, ModelDef), String> {
     let (path, wanted) = choice.split_once('=').expect("BUG: a model of a node without a node");
-    let base_url = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.is_empty());
-    let definition = configuration::named(wanted, &configuration::file()?, base_url.as_deref())?;
+    let definition = model_named(wanted)?;
     node(file, path, "--model")?.insert("model".to_owned(), Value::String(wanted.to_owned()));
     Ok((wanted.to_owned(), definition))
+}
+
+/// What a model that was written on the command line is.
+pub(super) fn model_named(wanted: &str) -> Result<ModelDef, String> {
+    let base_url = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.is_empty());
+    configuration::named(wanted, &configuration::file()?, base_url.as_deref())
 }
 
 /// `STEP=VALUE`: text where the step gave a text, else JSON.

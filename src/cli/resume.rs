@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowrun_engine::cache::Memo;
+use flowrun_engine::definition::ModelDef;
 use flowrun_engine::diagnostic::did_you_mean;
 use flowrun_engine::event::Status;
 use flowrun_engine::graph::Workflow;
@@ -15,6 +17,7 @@ use flowrun_engine::store::{RunInfo, Store};
 use serde_json::Value;
 
 use super::drive::{DriveArgs, Driven, What, drive};
+use super::replay::model_named;
 use super::run::input_value;
 use super::{check, print, refuse, say};
 use crate::compare::{Line, changed_lines};
@@ -47,10 +50,33 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, mut args: DriveArgs) -> E
         Err(code) => return code,
     };
     if args.model.is_empty() {
-        args.model.extend(origin.model);
+        args.model.extend(origin.model.clone());
     }
-    let (what, options, usage) = (What::Again(run.id.clone()), RunOptions::default(), String::new());
-    drive(Driven { workflow, what, store: Some(store), options, models: Vec::new(), usage }, &args, |_, _| None).await
+    let prepared = replaying(&origin, &store).and_then(|options| Ok((options, node_models(&origin)?)));
+    let (options, models) = match prepared {
+        Ok(prepared) => prepared,
+        Err(problem) => return refuse(&problem),
+    };
+    let (what, usage) = (What::Again(run.id.clone()), String::new());
+    drive(Driven { workflow, what, store: Some(store), options, models, usage }, &args, |_, _| None).await
+}
+
+/// A replay goes on as one: with the same memo and the same corrections.
+fn replaying(origin: &Origin, store: &Arc<SqliteStore>) -> Result<RunOptions, String> {
+    let corrections = origin.corrections.clone().into_iter().collect();
+    let mut options = RunOptions { corrections, ..RunOptions::default() };
+    if let Some(replayed) = &origin.replay_of
+        && let Some(run) = store.run(replayed).map_err(|error| error.to_string())?
+    {
+        let log = Runs::new(store.clone()).load(&run).map_err(|error| error.to_string())?;
+        let memo = Memo::new(replayed, &log.events, |hash| log.value(&hash.to_string()));
+        options.memo = Some(Arc::new(memo));
+    }
+    Ok(options)
+}
+
+fn node_models(origin: &Origin) -> Result<Vec<(String, ModelDef)>, String> {
+    origin.node_models.iter().map(|wanted| Ok((wanted.clone(), model_named(wanted)?))).collect()
 }
 
 /// Whether a run is one that goes on.
@@ -76,15 +102,17 @@ fn again(id: &str) -> String {
 fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<Workflow>, ExitCode> {
     let bare = Flowrun::builder().build();
     let kept = definition_of(origin, store);
+    let is_replay = origin.replay_of.is_some();
     let loaded = match origin.reference.strip_prefix('@') {
-        Some(name) => library::embedded(name).map(str::to_owned).ok(),
+        Some(name) if !is_replay => library::embedded(name).map(str::to_owned).ok(),
+        _ if is_replay => None,
         None if ["", "-"].contains(&origin.reference.as_str()) => None,
-        None => library::read_file(origin.reference.as_ref()).ok(),
+        _ => library::read_file(origin.reference.as_ref()).ok(),
     };
     let text = match (loaded, &kept) {
         (Some(text), _) => text,
         (None, Some(kept)) => {
-            if !["", "-"].contains(&origin.reference.as_str()) {
+            if !is_replay && !["", "-"].contains(&origin.reference.as_str()) {
                 say(&format!("note: `{}` is not there any more; the run goes on as it was recorded", origin.reference));
             }
             kept.clone()

@@ -28,8 +28,9 @@ fn intact(connection: &Connection, run: &str) -> Result<(Vec<Stored>, Option<Str
     let (first, last) = places(number, 0);
     let (mut log, mut damage) = (BTreeMap::new(), None);
     for order in ["ASC", "DESC"] {
-        let select =
-            format!("SELECT place, lines, checksum, before FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place {order}");
+        let select = format!(
+            "SELECT place, lines, checksum, before FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place {order}"
+        );
         let mut statement = connection.prepare(&select)?;
         let mut rows = statement.query([first, last])?;
         let ended = loop {
