@@ -3,6 +3,9 @@
 
 mod bench;
 mod boundaries;
+mod changes;
+mod disk;
 mod flights;
 mod people;
+mod random;
 pub(crate) mod server;

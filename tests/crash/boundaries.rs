@@ -114,7 +114,7 @@ fn a_race_goes_on() {
         "flowrun: 1\nnodes:\n  quick: {prompt: \"quick [say same]\", on_error: skip}\n  \
          careful: {prompt: \"careful [say same]\", on_error: skip}\n  broken: {prompt: \"broken [status 400]\", on_error: skip}\n  \
          answer: {needs: [quick, careful, broken], join: first, value: \"quick | default(careful) | default(broken)\"}\n  \
-         end: {prompt: \"after {{ answer }}\"}\n  last: {prompt: \"last {{ end }}\"}\noutput: last\n",
+         end: {prompt: \"after {{ answer }}\"}\n  more: {prompt: \"more {{ end }}\"}\noutput: more\n",
     );
     survives(&case, "success");
 }

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use flowrun::engine::store::Store;
 use serde_json::json;
 
 use super::bench::{Bench, Case, kill, outcome, until};
@@ -103,8 +104,8 @@ fn an_answer_that_was_confirmed_outlives_the_driver() {
     until("the question and the other call", || bench.server.held() == 1 && bench.has("suspended"));
     let store = bench.store();
     let run = bench.log().unwrap().info.id;
-    let letter = flowrun::engine::store::Store::post(&*store, &run, "ask", &json!("yes")).unwrap();
-    until("the verdict", || flowrun::engine::store::Store::verdict(&*store, letter).unwrap().is_some());
+    let letter = store.post(&run, "ask", &json!("yes")).unwrap();
+    until("the verdict", || store.verdict(letter).unwrap().is_some());
     kill(child);
     assert!(bench.has("answered"));
     drop(store);

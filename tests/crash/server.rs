@@ -25,16 +25,24 @@ pub(crate) type Calls = BTreeMap<String, u64>;
 /// A server on this machine that is gone when it is dropped.
 pub(crate) struct Served {
     pub(crate) url: String,
-    _runtime: Runtime,
+    runtime: Option<Runtime>,
 }
 
 impl Served {
     pub(crate) fn new(router: Router) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { url, _runtime: runtime }
+        runtime.spawn(async move { axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await });
+        Self { url, runtime: Some(runtime) }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may be dropped where nothing may be waited for.
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }
 
@@ -110,10 +118,10 @@ impl Server {
     }
 }
 
-/// What a call is counted under: all that is said until the model has its say.
+/// What a call is counted under: all that is said.
 pub(crate) fn prompt_of(messages: &Value) -> String {
-    let asked = messages.as_array().unwrap().iter().take_while(|message| message["role"] != "assistant");
-    asked.map(|message| message["content"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
+    let said = messages.as_array().unwrap().iter().map(|message| message["content"].as_str().unwrap());
+    said.collect::<Vec<_>>().join("\n")
 }
 
 /// The text after `[word ` in a prompt, up to the bracket; the last one counts, as answers of other steps may stand before it.
