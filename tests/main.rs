@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod compare;
 mod cost;
+mod crash;
 mod diagnostics;
 mod docs;
 mod embedding;

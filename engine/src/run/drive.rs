@@ -138,11 +138,12 @@ impl Driver {
         let cancel = self.options.cancel.clone();
         let mut cancelled = pin!(cancel.cancelled());
         let answers = self.options.answers.clone();
-        let _door = Door(answers.clone());
+        let door = Door(answers.clone());
         while !self.scheduler.is_over() && self.journal.failure().is_none() {
             while let Some(commands) = self.journal.next_kept() {
                 commands.into_iter().for_each(|command| self.act(command));
             }
+            self.journal.confirm();
             self.give_way().await;
             let cancellable = self.scheduler.accepts(&Event::Cancel);
             let event = if cancellable && cancel.is_cancelled() {
@@ -179,6 +180,9 @@ impl Driver {
             }
         }
         self.journal.settle().await;
+        self.journal.confirm();
+        // Answers that are not kept were not refused either: whoever finds the door closed may give them to the next driver.
+        drop(door);
         self.journal.release();
         self.outcome()
     }
@@ -295,6 +299,8 @@ impl Driver {
                     self.limits_reached.push(self.scheduler.path(*step).to_string());
                 }
                 Event::Backoff { step, .. } => self.disown(*step, false),
+                // An answer may be there before the question goes out, which waits until the transaction is kept.
+                Event::Suspended { step, .. } => _ = self.asked.insert(self.scheduler.path(*step), *step),
                 Event::Ended { step, outcome } => {
                     if !self.rendered.is_empty() {
                         self.rendered.swap_remove(step);
