@@ -11,9 +11,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 
 use super::cli::{Place, code, stderr, stdout};
+use super::crash::server::{Served, streamed};
 
 const KEY: &str = "sk-very-secret-0123456789";
 
@@ -26,12 +26,6 @@ nodes:
 output: {votes: votes, list: list, shaky: shaky}
 ";
 
-/// A model server on this machine that is gone when it is dropped.
-struct Server {
-    url: String,
-    _runtime: Runtime,
-}
-
 /// What the server was asked so far.
 #[derive(Default)]
 struct Asked {
@@ -40,15 +34,8 @@ struct Asked {
     lists: Mutex<Vec<Value>>,
 }
 
-impl Server {
-    fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let router = Router::new().route("/v1/chat/completions", post(chat)).with_state(Arc::new(Asked::default()));
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { url, _runtime: runtime }
-    }
+fn server() -> Served {
+    Served::new(Router::new().route("/v1/chat/completions", post(chat)).with_state(Arc::new(Asked::default())))
 }
 
 /// Colours in turn; a list that is none until its turn is mended; an error, with the key in it, before the first shaky answer.
@@ -67,14 +54,7 @@ async fn chat(State(asked): State<Arc<Asked>>, headers: HeaderMap, Json(body): J
     } else {
         "steady now".to_owned()
     };
-    let (half, rest) = reply.split_at(reply.len() / 2);
-    let events = [
-        json!({"choices": [{"delta": {"content": half}}]}),
-        json!({"choices": [{"delta": {"content": rest}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 10 + messages.len(), "completion_tokens": reply.len()}}),
-    ];
-    let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
-    ([(header::CONTENT_TYPE, "text/event-stream")], stream + "data: [DONE]\n\n").into_response()
+    streamed(&reply, 10 + messages.len())
 }
 
 /// The part of `--json` that a run and its repetition have in common.
@@ -87,7 +67,7 @@ fn report(output: &Output) -> Value {
 fn a_recorded_run_is_repeated_without_its_server() {
     let place = Place::new();
     place.write("w.yaml", WORKFLOW);
-    let server = Server::start();
+    let server = server();
     let recorded = place
         .command(&["run", "w.yaml", "--json", "--record", "calls.jsonl"])
         .env("OPENAI_BASE_URL", &server.url)

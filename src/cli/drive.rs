@@ -103,16 +103,26 @@ pub(super) async fn drive(
     args: &DriveArgs,
     said: impl FnOnce(&RunOutcome, &mut Map<String, Value>) -> Option<String>,
 ) -> ExitCode {
-    let Driven { workflow, what, store, mut options, models: of_nodes, usage } = driven;
+    let usage = driven.usage.clone();
+    try_drive(driven, args, said).await.unwrap_or_else(|problem| refuse(&cannot_begin(&problem, &usage)))
+}
+
+/// The same for a caller that has something else to do about a run that cannot begin.
+pub(super) async fn try_drive(
+    driven: Driven,
+    args: &DriveArgs,
+    said: impl FnOnce(&RunOutcome, &mut Map<String, Value>) -> Option<String>,
+) -> Result<ExitCode, RunError> {
+    let Driven { workflow, what, store, mut options, models: of_nodes, .. } = driven;
     let default = match args.model.as_slice() {
         [] => None,
         [model] => Some(model.as_str()),
-        _ => return refuse("`--model` is given twice; models of nodes stand in the workflow file"),
+        _ => return Ok(refuse("`--model` is given twice; models of nodes stand in the workflow file")),
     };
     let asks = configuration::asks_default(&workflow.graph);
     let configured = match configuration::models(default, asks).await {
         Ok(configured) => configured,
-        Err(problem) => return refuse(&problem),
+        Err(problem) => return Ok(refuse(&problem)),
     };
     let mut models = configured.models;
     for (alias, model) in of_nodes {
@@ -121,10 +131,10 @@ pub(super) async fn drive(
     if let Some(path) = &args.record
         && let Err(problem) = models.record(path)
     {
-        return refuse(&problem.message);
+        return Ok(refuse(&problem.message));
     }
     if let Err(problem) = configuration::models_work(&workflow, &models) {
-        return refuse(&problem);
+        return Ok(refuse(&problem));
     }
     let mut builder = Flowrun::builder().models(models);
     if let Some(store) = &store {
@@ -164,17 +174,14 @@ pub(super) async fn drive(
         // Not here: a terminal that takes nothing would block the thread that listens for Ctrl-C.
         let _panicked = tokio::task::spawn_blocking(move || progress.finish()).await;
     }
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(problem) => return refuse(&cannot_begin(&problem, &usage)),
-    };
+    let outcome = outcome?;
     if let Some(path) = &args.save_plan {
         seen.save_plan(path);
     }
     if let Some(problem) = store.as_ref().and_then(|store| store.problem()) {
         say(&format!("warning: the run could not be recorded whole: {problem}"));
     }
-    conclude(&id, &outcome, args, &seen, &questions, said)
+    Ok(conclude(&id, &outcome, args, &seen, &questions, said))
 }
 
 fn cannot_begin(problem: &RunError, usage: &str) -> String {

@@ -11,12 +11,12 @@ use flowrun_engine::diagnostic::did_you_mean;
 use flowrun_engine::event::Status;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::id::ValueHash;
-use flowrun_engine::run::RunOptions;
+use flowrun_engine::run::{RunOptions, StartError};
 use flowrun_engine::schema::Schema;
 use flowrun_engine::store::{RunInfo, Store};
 use serde_json::Value;
 
-use super::drive::{DriveArgs, Driven, What, drive};
+use super::drive::{DriveArgs, Driven, What, try_drive};
 use super::replay::model_named;
 use super::run::input_value;
 use super::{check, print, refuse, say};
@@ -24,30 +24,38 @@ use crate::compare::{Line, changed_lines};
 use crate::render::{clean, visible};
 use crate::runs::{RunLog, Runs};
 use crate::store::SqliteStore;
-use crate::{Flowrun, Origin, library};
+use crate::{Flowrun, Origin, RunError, library};
 
 /// How often a letter's verdict is asked for.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a letter may lie unread while somebody drives the run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) async fn resume(wanted: &str, args: DriveArgs) -> ExitCode {
+pub(super) async fn resume(wanted: &str, mut args: DriveArgs) -> ExitCode {
     let opened = args.open().and_then(|store| Ok((Runs::new(store.clone()).find(wanted)?, store)));
     match opened {
-        Ok((run, store)) => go_on(&run, store, args).await,
+        Ok((run, store)) => go_on(&run, store, &mut args).await.unwrap_or_else(|driven| refuse(&driven.to_string())),
         Err(problem) => refuse(&problem),
     }
 }
 
+/// Why a run does not go on here: it does elsewhere.
+#[derive(Debug, thiserror::Error)]
+#[error("the run {0} goes on in another process at this moment")]
+struct GoesOn(String);
+
 /// Drives a run from where it stands.
-async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, mut args: DriveArgs) -> ExitCode {
-    if let Err(problem) = may_go_on(run, &*store) {
-        return refuse(&problem);
+async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> Result<ExitCode, GoesOn> {
+    if store.is_driven(&run.id).unwrap_or_default() {
+        return Err(GoesOn(run.id.clone()));
+    }
+    if let Err(problem) = may_go_on(run) {
+        return Ok(refuse(&problem));
     }
     let origin = Origin::of(run);
     let workflow = match workflow_of(run, &origin, &*store) {
         Ok(workflow) => workflow,
-        Err(code) => return code,
+        Err(code) => return Ok(code),
     };
     if args.model.is_empty() {
         args.model.extend(origin.model.clone());
@@ -55,10 +63,15 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, mut args: DriveArgs) -> E
     let prepared = replaying(&origin, &store).and_then(|options| Ok((options, node_models(&origin)?)));
     let (options, models) = match prepared {
         Ok(prepared) => prepared,
-        Err(problem) => return refuse(&problem),
+        Err(problem) => return Ok(refuse(&problem)),
     };
     let (what, usage) = (What::Again(run.id.clone()), String::new());
-    drive(Driven { workflow, what, store: Some(store), options, models, usage }, &args, |_, _| None).await
+    let driven = Driven { workflow, what, store: Some(store), options, models, usage };
+    match try_drive(driven, args, |_, _| None).await {
+        // Somebody else was quicker.
+        Err(RunError::Start(StartError::Driven(id))) => Err(GoesOn(id)),
+        result => Ok(result.unwrap_or_else(|problem| refuse(&problem.to_string()))),
+    }
 }
 
 /// A replay goes on as one: with the same memo and the same corrections.
@@ -80,15 +93,12 @@ fn node_models(origin: &Origin) -> Result<Vec<(String, ModelDef)>, String> {
 }
 
 /// Whether a run is one that goes on.
-fn may_go_on(run: &RunInfo, store: &dyn Store) -> Result<(), String> {
+fn may_go_on(run: &RunInfo) -> Result<(), String> {
     let id = &run.id;
     match run.summary.as_ref().map(|summary| summary.status) {
         Some(Status::Success) => Err(format!("the run {id} succeeded: nothing is left to do\nhelp: {}", again(id))),
         Some(status @ (Status::Failed | Status::Cancelled | Status::Exhausted)) => {
             Err(format!("the run {id} {}: it is over\nhelp: {}", status.ending(), again(id)))
-        }
-        Some(Status::Suspended) | None if store.is_driven(id).unwrap_or_default() => {
-            Err(format!("the run {id} goes on in another process at this moment"))
         }
         Some(Status::Suspended) | None => Ok(()),
     }
@@ -165,7 +175,7 @@ fn difference(before: &str, now: &str) -> String {
 }
 
 /// Answers a step of a run: through the process that drives it, else by driving it on.
-pub(super) async fn answer(wanted: &str, step: &str, text: &str, args: DriveArgs) -> ExitCode {
+pub(super) async fn answer(wanted: &str, step: &str, text: &str, mut args: DriveArgs) -> ExitCode {
     let opened = args.open().and_then(|store| Ok((Runs::new(store.clone()).find(wanted)?, store)));
     let (run, store) = match opened {
         Ok(opened) => opened,
@@ -193,7 +203,11 @@ pub(super) async fn answer(wanted: &str, step: &str, text: &str, args: DriveArgs
             if let Ok(Some(_)) = store.verdict(letter) {
                 continue;
             }
-            return go_on(&run, store, args).await;
+            if let Ok(code) = go_on(&run, store.clone(), &mut args).await {
+                // An answer that came before this one may have been taken in its place.
+                let refused = store.verdict(letter).ok().flatten().and_then(Result::err);
+                return refused.map_or(code, |problem| refuse(&format!("the answer was not taken: {}", clean(&problem))));
+            }
         }
         if waited > PATIENCE {
             say(

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
+use super::people::Taken;
 use crate::event::{Command, Record, Writer};
 use crate::id::ValueHash;
 use crate::store::{CacheEntry, Durability, RunInfo, RunLock, Store, StoreError, Summary, Transaction};
@@ -46,6 +47,8 @@ pub(super) struct Journal {
     kept: Arc<Kept>,
     /// Commands, with the number of transactions that have to be kept before they are carried out.
     waiting: VecDeque<(u64, Vec<Command>)>,
+    /// Who gave answers, to be told that they are kept.
+    owed: VecDeque<(u64, Taken)>,
 }
 
 impl Journal {
@@ -97,12 +100,31 @@ impl Journal {
 
     /// Lines up commands behind what has been appended; gives back those that need not wait.
     pub(super) fn line_up(&mut self, commands: Vec<Command>) -> Vec<Command> {
-        let waits = self.to.as_ref().is_some_and(|to| to.durability != Durability::Off);
-        if !waits || commands.is_empty() {
+        if !self.is_awaited() || commands.is_empty() {
             return commands;
         }
         self.waiting.push_back((self.appended, commands));
         Vec::new()
+    }
+
+    /// Whoever gave the answer that the next transaction takes is told so when that is kept: what somebody was told stays so.
+    pub(super) fn owe(&mut self, taken: Taken) {
+        let after = if self.is_awaited() { self.appended + 1 } else { 0 };
+        self.owed.push_back((after, taken));
+    }
+
+    /// Tells those whose answers are kept.
+    pub(super) fn confirm(&mut self) {
+        let kept = self.kept.count.load(Ordering::Acquire);
+        while self.owed.front().is_some_and(|(number, _)| *number <= kept) {
+            // Whoever no longer waits for the reply has given the answer all the same.
+            self.owed.pop_front().into_iter().for_each(|(_, taken)| _ = taken.send(Ok(())));
+        }
+    }
+
+    /// Whether the run waits until its transactions are kept.
+    fn is_awaited(&self) -> bool {
+        self.to.as_ref().is_some_and(|to| to.durability != Durability::Off)
     }
 
     /// The next commands whose transactions are kept.
@@ -112,9 +134,9 @@ impl Journal {
         (*number <= kept).then(|| self.waiting.pop_front().map(|(_, commands)| commands)).flatten()
     }
 
-    /// Whether commands wait.
+    /// Whether commands wait, or people for what became of their answers.
     pub(super) fn waits(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.owed.is_empty()
     }
 
     /// Why nothing is kept any more.

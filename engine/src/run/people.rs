@@ -46,11 +46,14 @@ struct Queue {
     over: bool,
 }
 
+/// What tells whoever gave an answer what became of it.
+pub(super) type Taken = oneshot::Sender<Result<(), AnswerError>>;
+
 #[derive(Debug)]
 struct Answer {
     path: String,
     value: Value,
-    taken: oneshot::Sender<Result<(), AnswerError>>,
+    taken: Taken,
 }
 
 impl Answers {
@@ -123,21 +126,23 @@ impl Drop for Door {
 }
 
 impl Driver {
-    /// Asks the people who watch.
-    pub(super) fn ask(&mut self, step: StepId) {
+    /// Asks the people who watch, unless the answer was there before the question had gone out.
+    pub(super) fn ask(&self, step: StepId) {
+        if !self.scheduler.is_asked(step) {
+            return;
+        }
         let path = self.scheduler.path(step);
         let input = self.rendered.get(&step);
         let text = |input: &Input| input.fields.get("prompt").and_then(Value::as_str).unwrap_or_default().to_owned();
         let question = Question {
-            path: path.clone(),
+            path,
             prompt: input.map(text).unwrap_or_default(),
             schema: input.and_then(|input| input.schema.as_ref()).map(|schema| schema.json_schema().clone()),
         };
-        self.asked.insert(path, step);
         self.options.observers.iter().for_each(|observer| observer.asked(&question));
     }
 
-    /// The event of the next answer that fits; the others are refused.
+    /// The event of the next answer that fits; the others are refused. Whoever gave it is told when it is kept.
     pub(super) fn next_answer(&mut self) -> Option<Event> {
         let answers = self.options.answers.clone()?;
         while let Some(Answer { path, value, taken }) = answers.next() {
@@ -154,11 +159,13 @@ impl Driver {
                 (None, Err(error)) => Err(AnswerError::BadAnswer(error.message.clone())),
                 (None, Ok(value)) => Ok(value),
             };
-            // Whoever no longer waits for the reply has given the answer all the same.
-            _ = taken.send(result.clone().map(|_| ()));
-            if let (Ok(value), Some(step)) = (result, step) {
-                self.asked.remove(path.as_str());
-                return Some(Event::Answered { step, value });
+            match (result, step) {
+                (Ok(value), Some(step)) => {
+                    self.asked.remove(path.as_str());
+                    self.journal.owe(taken);
+                    return Some(Event::Answered { step, value });
+                }
+                (result, _) => _ = taken.send(result.map(|_| ())),
             }
         }
         None

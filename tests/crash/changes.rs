@@ -1,0 +1,96 @@
+//! Replays with one thing changed: the steps that run are those whose keys changed, and no others.
+
+use std::collections::BTreeSet;
+
+use flowrun::runs::RunLog;
+use serde_json::json;
+
+use super::bench::{Bench, Case, outcome};
+use super::server::Server;
+use crate::cli::{code, stderr};
+
+/// The keys of answers.
+fn keys(log: &RunLog) -> BTreeSet<&str> {
+    log.events.iter().filter_map(|event| event.text("key")).collect()
+}
+
+/// Replays the run of a case with a change and checks that what is said to run does, because its key is new; gives what came of it.
+fn replayed(case: &Case, change: &[&str], expected: &[&str]) -> (Bench, serde_json::Value) {
+    let bench = Bench::new(case, Server::open(&case.script));
+    let first = bench.begin().output().unwrap();
+    assert_eq!(code(&first), 0, "{}", stderr(&first));
+    let old = bench.log().unwrap();
+    let calls_before: u64 = bench.server.calls().values().sum();
+    let replay = bench.flowrun(&[&["replay", "last"], change, &bench.words[..]].concat());
+    assert_eq!(code(&replay), 0, "{}", stderr(&replay));
+    let new = bench.log().unwrap();
+    assert_ne!(old.info.id, new.info.id);
+    let (old_keys, mut changed, mut ran) = (keys(&old), BTreeSet::new(), BTreeSet::new());
+    for event in &new.events {
+        if event.text("key").is_some_and(|key| !old_keys.contains(key)) {
+            changed.insert(event.step.as_str());
+        }
+        if event.kind == "started" {
+            ran.insert(event.step.as_str());
+        }
+    }
+    let expected: BTreeSet<&str> = expected.iter().copied().collect();
+    assert_eq!((&ran, &changed), (&expected, &expected), "{change:?}");
+    let calls_after: u64 = bench.server.calls().values().sum();
+    assert_eq!(calls_after - calls_before, expected.len() as u64, "one call for each step that ran");
+    let outcome = outcome(&replay);
+    (bench, outcome)
+}
+
+fn chain() -> Case {
+    Case::new(
+        "flowrun: 1\nnodes:\n  a: {prompt: \"one {{ 1 }}\"}\n  b: {prompt: \"two {{ a }} [say two]\"}\n  c: {prompt: \"three {{ b }}\"}\n  \
+         d: {prompt: \"four {{ a }} {{ c }}\"}\n  e: {prompt: \"five {{ a }}\"}\noutput: [b, d, e]\n",
+    )
+}
+
+#[test]
+fn what_follows_from_a_changed_prompt_runs_again() {
+    replayed(&chain(), &[], &[]);
+    replayed(&chain(), &["--set", "c.prompt=drei {{ b }}"], &["c", "d"]);
+    replayed(&chain(), &["--set", "b.prompt=zwei {{ a }} [say zwei]"], &["b", "c", "d"]);
+    replayed(&chain(), &["--set", "a.prompt=eins {{ 1 }}"], &["a", "b", "d", "e"]);
+    replayed(&chain(), &["--set", "e.params.temperature=0.5"], &["e"]);
+}
+
+#[test]
+fn a_changed_prompt_that_gives_the_same_runs_alone() {
+    let (_, outcome) = replayed(&chain(), &["--set", "b.prompt=zwei {{ a }} [say two]"], &["b"]);
+    assert_eq!(outcome["output"][0], "two");
+}
+
+#[test]
+fn only_the_items_of_a_map_that_changed_run() {
+    let case = Case {
+        inputs: vec!["words=[\"x\",\"y\",\"z\"]"],
+        ..Case::new(
+            "flowrun: 1\ninputs: {words: [string]}\nnodes:\n  parts: {for_each: words, prompt: \"part {{ item }}\"}\n  \
+             all: {prompt: \"all {{ parts }}\"}\noutput: all\n",
+        )
+    };
+    replayed(&case, &["--input", "words=[\"x\",\"new\",\"z\"]"], &["all", "parts[1]"]);
+    replayed(&case, &["--input", "words=[\"z\",\"x\"]"], &["all"]);
+    replayed(&case, &["--set", "parts.prompt=teil {{ item }}"], &["all", "parts[0]", "parts[1]", "parts[2]"]);
+}
+
+#[test]
+fn of_a_loop_what_comes_after_the_change_runs() {
+    let case = Case::new(
+        "flowrun: 1\nnodes:\n  draft: {prompt: \"draft {{ last.judge | default('x') }}\"}\n  \
+         judge: {prompt: \"judge {{ draft }}\", next: [{to: draft, max: 1}, {to: done}]}\n  done: {prompt: \"done {{ draft }}\"}\noutput: done\n",
+    );
+    replayed(&case, &["--set", "judge.prompt=richte {{ draft }}"], &["judge#0", "draft#1", "judge#1", "done"]);
+    replayed(&case, &["--set", "done.prompt=fertig {{ draft }}"], &["done"]);
+}
+
+#[test]
+fn a_correction_runs_what_follows_from_it() {
+    let (bench, outcome) = replayed(&chain(), &["--correct", "b=other"], &["c", "d"]);
+    assert_eq!(outcome, json!({"status": "success", "output": bench.outcome()["output"]}));
+    assert_eq!(outcome["output"][0], "other");
+}
