@@ -206,7 +206,8 @@ pub(super) async fn answer(wanted: &str, step: &str, text: &str, mut args: Drive
             if let Ok(code) = go_on(&run, store.clone(), &mut args).await {
                 // An answer that came before this one may have been taken in its place.
                 let refused = store.verdict(letter).ok().flatten().and_then(Result::err);
-                return refused.map_or(code, |problem| refuse(&format!("the answer was not taken: {}", clean(&problem))));
+                return refused
+                    .map_or(code, |problem| refuse(&format!("the answer was not taken: {}", clean(&problem))));
             }
         }
         if waited > PATIENCE {
