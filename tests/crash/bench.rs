@@ -189,7 +189,10 @@ impl Bench {
         for (prompt, calls) in self.server.calls() {
             let expected = undisturbed.get(&prompt).copied().unwrap_or(1);
             let lost = lost.get(&prompt).copied().unwrap_or_default();
-            assert!(calls <= expected + lost, "{what}: {calls} calls, {expected} without accidents, {lost} lost: {prompt}");
+            assert!(
+                calls <= expected + lost,
+                "{what}: {calls} calls, {expected} without accidents, {lost} lost: {prompt}"
+            );
         }
         let damage = self.look().damage().unwrap();
         assert!(damage.is_empty(), "{what}: {damage:?}");

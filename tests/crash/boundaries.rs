@@ -34,7 +34,10 @@ fn survives_after(case: &Case, answers: usize, more: usize, expected: &Value, un
                 kills += 1;
                 let (now, open) = bench.lost();
                 let of = |lost: &Calls| lost.values().sum::<u64>() as usize;
-                assert!(of(&now) <= of(&lost) + open, "{what}: {open} attempts were in flight, lost are {now:?} after {lost:?}");
+                assert!(
+                    of(&now) <= of(&lost) + open,
+                    "{what}: {open} attempts were in flight, lost are {now:?} after {lost:?}"
+                );
                 lost = now;
                 break;
             }

@@ -78,7 +78,11 @@ async fn equal_questions_are_asked_once() {
             let office = office(Server::open(&[]), with_store);
             let outcomes = office.run(&many("Why? [slow 20]"), runs).await;
             assert_eq!(office.calls(), calls(&[("Why? [slow 20]", 1), ("end 64", 1)]), "{runs} runs");
-            assert!(outcomes.iter().all(|outcome| outcome.status == Status::Success && outcome.output == outcomes[0].output));
+            assert!(
+                outcomes
+                    .iter()
+                    .all(|outcome| outcome.status == Status::Success && outcome.output == outcomes[0].output)
+            );
             let paid: u64 = outcomes.iter().map(|outcome| outcome.usage.calls).sum();
             assert_eq!(paid, 2, "what was asked once is on one bill");
         }
@@ -100,7 +104,8 @@ async fn who_waits_for_one_that_fails_asks_in_its_place() {
 /// Without retries the one that failed fails, and only that one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_fails_fails_alone() {
-    let text = many("Why? [slow 20] [fail 1]").replace("retry: {max: 1, backoff: 20ms}", "retry: 0, on_item_error: drop");
+    let text =
+        many("Why? [slow 20] [fail 1]").replace("retry: {max: 1, backoff: 20ms}", "retry: 0, on_item_error: drop");
     for with_store in [false, true] {
         let office = office(Server::open(&[]), with_store);
         let outcomes = office.run(&text, 1).await;
