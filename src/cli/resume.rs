@@ -16,7 +16,7 @@ use flowrun_engine::schema::Schema;
 use flowrun_engine::store::{RunInfo, Store};
 use serde_json::Value;
 
-use super::drive::{DriveArgs, Driven, What, try_drive};
+use super::drive::{DriveArgs, Driven, Place, What, try_drive};
 use super::replay::model_named;
 use super::run::input_value;
 use super::{check, print, refuse, say};
@@ -66,7 +66,7 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> 
         Err(problem) => return Ok(refuse(&problem)),
     };
     let (what, usage) = (What::Again(run.id.clone()), String::new());
-    let driven = Driven { workflow, what, store: Some(store), options, models, usage };
+    let driven = Driven { workflow, what, place: Place::Open(store), options, models, usage };
     match try_drive(driven, args, |_, _| None).await {
         // Somebody else was quicker.
         Err(RunError::Start(StartError::Driven(id))) => Err(GoesOn(id)),
