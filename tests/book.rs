@@ -112,6 +112,13 @@ fn the_reference_shows_every_key_in_a_workflow_that_runs() {
         file["models"].as_object().into_iter().flatten().for_each(|(_, model)| used.keys("model", model));
         used.nodes(&file["nodes"]);
     }
+    // What counts in the user's own configuration alone.
+    let configurations =
+        |block: &&docs::Block| block.page == "docs/reference.md" && block.text.starts_with("models:\n");
+    for block in docs::blocks().iter().filter(configurations) {
+        let (_, file) = Source::parse(&block.place, &block.text).unwrap();
+        file["models"].as_object().into_iter().flatten().for_each(|(_, model)| used.keys("model", model));
+    }
     let tables: [(&'static str, &'static [Key]); 7] = [
         ("top", keys::TOP),
         ("model", keys::MODEL),
