@@ -40,7 +40,7 @@ impl Case {
 /// How a process that was watched stands.
 pub(crate) enum Watched {
     /// It ended by itself.
-    Ended(Output),
+    Ended,
     /// It waits for answers that are held back, or for a timer.
     Still(Child),
 }
@@ -145,7 +145,9 @@ impl Bench {
         let (mut before, mut since) = (first, Instant::now());
         loop {
             if child.try_wait().unwrap().is_some() {
-                return Watched::Ended(child.wait_with_output().unwrap());
+                let said = stderr(&child.wait_with_output().unwrap());
+                assert!(!said.contains("error:"), "{said}");
+                return Watched::Ended;
             }
             let now = transactions();
             let at_work = now != first || self.server.held() > 0;

@@ -26,9 +26,8 @@ use super::people::Door;
 use super::recall::{Key, Recall};
 use super::values::Values;
 use super::{Answers, Reused, RunOptions, RunOutcome, spans};
-use crate::cache::{Flights, Found, Leader};
+use crate::cache::{Flights, Follower, Found, Leader};
 use crate::check::PlanChecker;
-use crate::definition::CacheScope;
 use crate::event::{
     AttemptReport, Command, DecideField, Event, Outcome, PassEnd, RunEnded, RunStarted, SEMANTICS, Status, TimerKind,
 };
@@ -185,7 +184,7 @@ impl Driver {
             while let Some(commands) = self.journal.next_kept() {
                 commands.into_iter().for_each(|command| self.act(command));
             }
-            self.journal.confirm();
+            self.recall.own_landed += self.journal.confirm();
             self.give_way().await;
             let cancellable = self.scheduler.accepts(&Event::Cancel);
             let event = if cancellable && cancel.is_cancelled() {
@@ -377,7 +376,14 @@ impl Driver {
     fn start(&mut self, step: StepId, attempt: u32) {
         let code = self.scheduler.node(step).expect("BUG: the root was started").code.clone();
         let key = self.key_of(step).or_else(|| self.bare_key(step, &code));
-        if let Some(found) = self.found_late(step, attempt, key, &code) {
+        if let Some(found) = self.remembered_late(step, key) {
+            return self.finished.push_back(((step, attempt), key, Attempted::Found(found)));
+        }
+        let flight = self.join(key);
+        let follows = matches!(flight, Some(Err(_)));
+        if let Some(found) = self.kept_late(attempt, key, &code).filter(|_| !follows) {
+            // Whoever has come to follow meanwhile has it too.
+            flight.into_iter().flatten().for_each(|leader| leader.landed(found.clone()));
             return self.finished.push_back(((step, attempt), key, Attempted::Found(found)));
         }
         let node = self.scheduler.node(step).expect("BUG: the root was started");
@@ -399,10 +405,10 @@ impl Driver {
         };
         let input = input.expect("BUG: a start without its input");
         let stop = context.clone();
-        let shared = key.filter(|key| key.scope == CacheScope::Shared).map(|key| (self.recall.flights.clone(), key));
+        let shared = flight.zip(key).map(|(flight, key)| (flight, key, self.recall.flights.clone()));
         let work = async move {
             let leader = match shared {
-                Some((flights, key)) => match lead(&flights, key, &context).await {
+                Some((flight, key, flights)) => match lead(flight, &flights, key, &context).await {
                     Ok(leader) => Some(leader),
                     Err(found) => return Attempted::Found(found),
                 },
@@ -449,7 +455,10 @@ impl Driver {
         if let (Ok(value), Some(key)) = (&result, key) {
             let code = self.scheduler.node(step).expect("BUG: the root was started").code.clone();
             let paid = self.paid(step, key, *value, usage, &code);
-            leader.zip(paid).into_iter().for_each(|(leader, found)| leader.landed(found));
+            if let Some((leader, found)) = leader.zip(paid) {
+                leader.landed(found);
+                self.journal.hold(leader);
+            }
         }
         Event::Settled {
             step,
@@ -511,9 +520,14 @@ impl Driver {
 
 /// Leads the attempts under a key, or waits for the one that does; who has failed is followed by the next. What is cancelled
 /// meanwhile goes on to its work, which ends it.
-async fn lead(flights: &Flights, key: Key, context: &NodeContext) -> Result<Leader, Found> {
+async fn lead(
+    mut flight: Result<Leader, Follower>,
+    flights: &Flights,
+    key: Key,
+    context: &NodeContext,
+) -> Result<Leader, Found> {
     loop {
-        let follower = match flights.join(key.hash) {
+        let follower = match flight {
             Ok(leader) => return Ok(leader),
             Err(follower) => follower,
         };
@@ -526,6 +540,7 @@ async fn lead(flights: &Flights, key: Key, context: &NodeContext) -> Result<Lead
             }
             () = context.cancelled().cancelled() => std::future::pending().await,
         }
+        flight = flights.join(key.hash);
     }
 }
 

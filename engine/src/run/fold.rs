@@ -212,7 +212,7 @@ impl Driver {
         match event {
             Event::Decided { step, field: DecideField::Input, decision: Decision::Input { key: Some(key), .. } } => {
                 if let Some(scope) = self.scheduler.node(*step).map(|node| node.code.cache.scope) {
-                    self.note_key(*step, Key { hash: *key, scope });
+                    self.note_key(*step, Key { hash: *key, scope, looked: None });
                 }
             }
             Event::Settled { step, attempt, result: Ok(value), report } => {
