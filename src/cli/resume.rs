@@ -211,7 +211,9 @@ pub(super) async fn answer(wanted: &str, step: &str, text: &str, mut args: Drive
             let ended = go_on(&run, store.clone(), &mut args).await;
             match (ended, store.verdict(letter).ok().flatten()) {
                 // An answer that came before this one was taken in its place.
-                (Ok(_), Some(Err(problem))) => return refuse(&format!("the answer was not taken: {}", clean(&problem))),
+                (Ok(_), Some(Err(problem))) => {
+                    return refuse(&format!("the answer was not taken: {}", clean(&problem)));
+                }
                 (Ok(code), Some(Ok(()))) => return code,
                 (Ok(code), None) => return over(&store, &run.id).map_or(code, |over| too_late(step, &over)),
                 (Err(over @ NotHere::Over { .. }), None) => return too_late(step, &over),

@@ -167,7 +167,10 @@ impl Bench {
     pub(crate) fn lost_after(&self, lost: &Calls, what: &str) -> Calls {
         let (now, open) = self.lost();
         let of = |lost: &Calls| lost.values().sum::<u64>();
-        assert!(of(&now) <= of(lost) + open as u64, "{what}: {open} attempts were in flight, lost are {now:?} after {lost:?}");
+        assert!(
+            of(&now) <= of(lost) + open as u64,
+            "{what}: {open} attempts were in flight, lost are {now:?} after {lost:?}"
+        );
         now
     }
 
@@ -201,7 +204,10 @@ impl Bench {
         for (prompt, calls) in self.server.calls() {
             let expected = undisturbed.get(&prompt).copied().unwrap_or(1);
             let lost = lost.get(&prompt).copied().unwrap_or_default();
-            assert!(calls <= expected + lost, "{what}: {calls} calls, {expected} without accidents, {lost} lost: {prompt}");
+            assert!(
+                calls <= expected + lost,
+                "{what}: {calls} calls, {expected} without accidents, {lost} lost: {prompt}"
+            );
         }
         let damage = self.look().damage().unwrap();
         assert!(damage.is_empty(), "{what}: {damage:?}");

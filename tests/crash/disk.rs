@@ -23,7 +23,12 @@ fn growing() -> Case {
     let nodes: String =
         (1..6).map(|n| format!("  n{n}: {{prompt: \"word {n} of {{{{ n{} | length }}}}\"}}\n", n - 1)).collect();
     Case {
-        script: vec![("word 2", big("second ")), ("word 4", big("fourth ")), ("word 5", big("fifth ")), ("word", big("other "))],
+        script: vec![
+            ("word 2", big("second ")),
+            ("word 4", big("fourth ")),
+            ("word 5", big("fifth ")),
+            ("word", big("other ")),
+        ],
         ..Case::new(&format!("flowrun: 1\nnodes:\n  n0: {{prompt: word 0}}\n{nodes}output: [n5, n1]\n"))
     }
 }
@@ -106,7 +111,8 @@ fn assert_said(bench: &Bench, expected: &Value, what: &str) -> bool {
         return false;
     }
     assert!(resumed.status.code().is_some() && stdout(&resumed).is_empty(), "{what}: {said}");
-    let known = ["damaged", "is not in the store", "cannot be followed", "no store", "there are no runs", "cannot be read"];
+    let known =
+        ["damaged", "is not in the store", "cannot be followed", "no store", "there are no runs", "cannot be read"];
     assert!(known.iter().any(|text| said.contains(text)), "{what}: {said}");
     true
 }
@@ -187,7 +193,8 @@ fn begun_at(bench: &Bench, moved_ms: i64) {
             let values = named.filter_map(|hash| Some((hash, old.value(hash).unwrap()?))).collect();
             let run = Arc::from(run.id.as_str());
             let entries = std::mem::take(&mut entries);
-            let transaction = Transaction { run, first: stored.first, lines: stored.lines, values, entries, summary: None };
+            let transaction =
+                Transaction { run, first: stored.first, lines: stored.lines, values, entries, summary: None };
             let (sender, kept) = mpsc::channel();
             new.append(transaction, Box::new(move |result| sender.send(result).unwrap()));
             kept.recv().unwrap().unwrap();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowrun::engine::store::Durability;
-use flowrun::{CancellationToken, DecideField, Event, Flowrun, OpenAi, Run, RunOptions, RunOutcome, SqliteStore, Status, Update};
+use flowrun::{
+    CancellationToken, DecideField, Event, Flowrun, OpenAi, Run, RunOptions, RunOutcome, SqliteStore, Status, Update,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -96,7 +98,11 @@ async fn equal_questions_are_asked_once() {
             let office = office(Server::holding(&[]), with_store);
             let outcomes = office.run(&many("Why?"), runs).await;
             office.assert_calls("Why?", 1, "end 64");
-            assert!(outcomes.iter().all(|outcome| outcome.status == Status::Success && outcome.output == outcomes[0].output));
+            assert!(
+                outcomes
+                    .iter()
+                    .all(|outcome| outcome.status == Status::Success && outcome.output == outcomes[0].output)
+            );
             let paid: u64 = outcomes.iter().map(|outcome| outcome.usage.calls).sum();
             assert_eq!(paid, office.server.calls().values().sum::<u64>(), "every call is on one bill");
         }

@@ -61,7 +61,8 @@ fn of_two_answers_at_once_the_first_one_counts() {
         let bench = Bench::new(&asking(), Server::open(&[]));
         assert_eq!(code(&bench.begin().output().unwrap()), 5);
         let words = ["yes", "no"];
-        let children = words.map(|word| bench.command(&["answer", "last", "ask", word, "--json", "--no-input"]).spawn().unwrap());
+        let children =
+            words.map(|word| bench.command(&["answer", "last", "ask", word, "--json", "--no-input"]).spawn().unwrap());
         let ended = children.map(|child| child.wait_with_output().unwrap());
         let taken = bench.outcome()["output"][0].clone();
         for (word, output) in words.into_iter().zip(ended) {
@@ -69,7 +70,10 @@ fn of_two_answers_at_once_the_first_one_counts() {
             if taken == word {
                 assert_eq!(code(&output), 0, "{word} was taken: {said}");
             } else {
-                assert!(code(&output) == 2 && said.contains("`ask` does not wait for an answer"), "{word} was not taken: {said}");
+                assert!(
+                    code(&output) == 2 && said.contains("`ask` does not wait for an answer"),
+                    "{word} was not taken: {said}"
+                );
             }
         }
         assert!(words.iter().any(|word| taken == *word), "{taken}");

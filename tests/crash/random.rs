@@ -67,7 +67,9 @@ fn node(random: &mut Random, number: u64) -> String {
         2 => format!("{{for_each: '[1, 2, 3]', sequential: true, {fields}}}"),
         3 => format!("{{repeat: {{max: {}}}, {fields}}}", 2 + random.below(2)),
         4 => format!("{{samples: {}, params: {{temperature: 1}}, {fields}}}", 2 + random.below(2)),
-        5 => format!("{{nodes: {{x: {{{fields}}}, y: {{prompt: \"inner {{{{ x | default('-') }}}}\", on_error: skip}}}}, on_error: skip}}"),
+        5 => format!(
+            "{{nodes: {{x: {{{fields}}}, y: {{prompt: \"inner {{{{ x | default('-') }}}}\", on_error: skip}}}}, on_error: skip}}"
+        ),
         6 if number > 0 => {
             let guard = format!("(n{} | default('-') | length) > {}", random.below(number), 1 + random.below(12));
             format!("{{when: \"{guard}\", {fields}}}")
@@ -146,5 +148,5 @@ fn random_workflows_survive_random_moments() {
         began.elapsed().as_secs_f64()
     );
     let all = seeds.end - seeds.start;
-    assert!(workflows == all && (all < 10 || kills > all), "{kills} kills in {workflows} of {all} workflows");
+    assert!(workflows == all && (all < 10 || kills > all / 2), "{kills} kills in {workflows} of {all} workflows");
 }
