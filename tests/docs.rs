@@ -12,12 +12,13 @@
 //! | `<!-- refused: FR020 -->` | the checker refuses it with this code |
 //! | `<!-- warned: FR103 -->` | the checker warns with this code |
 //! | `<!-- file: NAME -->` | the sessions below find the block as a file |
+//! | `<!-- until: TEXT -->` | what follows a command that ends in `&` is played again until it shows this; `kill -9 $!` ends that one |
 //!
 //! `FLOWRUN_UPDATE=1 cargo test --test main docs` writes what the sessions print anew. Read it before committing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use async_trait::async_trait;
 use flowrun::cost::Cost;
@@ -246,26 +247,68 @@ fn every_block_of_data_can_be_read() {
     }
 }
 
-/// Runs a command line of a session: both streams as a terminal would show them.
-fn play(folder: &Path, line: &str) -> String {
+/// A command line of a session, ready to run: both streams go where a terminal would show them.
+fn shell(folder: &Path, line: &str, shown: &Path) -> Command {
     let binaries = Path::new(env!("CARGO_BIN_EXE_flowrun")).parent().unwrap();
     let path = std::env::join_paths(
         std::iter::once(binaries.to_owned())
             .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
     );
-    let shown = folder.join(".shown");
-    let out = fs::File::create(&shown).unwrap();
+    let out = fs::File::create(shown).unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", line]).current_dir(folder).env("PATH", path.unwrap()).env("NO_COLOR", "1").stdin(Stdio::null());
     for name in ["OPENAI_BASE_URL", "OPENAI_API_KEY", "FLOWRUN_MODEL", "FLOWRUN_DB", "RUST_LOG"] {
         command.env_remove(name);
     }
     let errors = out.try_clone().unwrap();
-    command.stdout(out).stderr(errors).status().unwrap();
-    fs::read_to_string(shown).unwrap()
+    command.stdout(out).stderr(errors);
+    command
 }
 
-/// What a session shows, without what differs from run to run: times, ids of runs, and the order of what happens at once.
+/// Plays a session's commands one after the other.
+struct Session<'a> {
+    folder: &'a Path,
+    /// What must be seen of a command in the background before it goes on.
+    until: Option<&'a str>,
+    background: Option<Child>,
+}
+
+impl Session<'_> {
+    fn play(&mut self, line: &str) -> String {
+        if let Some(line) = line.strip_suffix(" &") {
+            let command = format!("exec {line}");
+            self.background = Some(shell(self.folder, &command, &self.folder.join(".background")).spawn().unwrap());
+            return String::new();
+        }
+        if line == "kill -9 $!" {
+            let mut killed = self.background.take().expect("nothing goes on in the background");
+            killed.kill().unwrap();
+            assert!(!killed.wait().unwrap().success(), "it had ended before it was killed");
+            return String::new();
+        }
+        let until = self.until.filter(|_| self.background.is_some());
+        loop {
+            let shown = self.folder.join(".shown");
+            shell(self.folder, line, &shown).status().unwrap();
+            let shown = fs::read_to_string(shown).unwrap();
+            let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+            if until.is_none_or(|until| shown.contains(until)) || self.background.as_mut().is_none_or(ended) {
+                return shown;
+            }
+        }
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Some(mut left) = self.background.take() {
+            let _ended = left.kill();
+            let _ended = left.wait();
+        }
+    }
+}
+
+/// What a session shows, without what differs from run to run: times, ids of runs, keys, numbers of events, and the order of what happens at once.
 fn essence(shown: &str) -> Vec<String> {
     let line = |line: &str| {
         let mut words: Vec<String> = Vec::new();
@@ -276,11 +319,23 @@ fn essence(shown: &str) -> Vec<String> {
             let is_time = ["ms", "s"].contains(&bare)
                 && words.last().is_some_and(|last| is_number(last.trim_matches(['(', '+', '@'])));
             let is_id = bare.matches('-').count() == 3 && bare.split('-').take(3).all(is_number);
+            let is_moment = bare.len() > 7
+                && [('-', 2), (':', 2)]
+                    .into_iter()
+                    .any(|(mark, times)| bare.matches(mark).count() == times && bare.split(mark).all(is_number));
+            let is_log = word.ends_with([',', ']']) && words.last().is_some_and(|last| last == "[log");
+            let is_key = bare.len() == 12 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
             if is_time {
                 words.pop();
                 words.push("TIME".to_owned());
             } else if is_id {
                 words.push("RUN".to_owned());
+            } else if is_moment {
+                words.push("MOMENT".to_owned());
+            } else if is_log {
+                // The number of an event; those that follow are in the same place.
+            } else if is_key {
+                words.push("KEY".to_owned());
             } else if !word.chars().all(|c| ('\u{2500}'..='\u{259f}').contains(&c) || c == '·') {
                 words.push(word.to_owned());
             }
@@ -302,6 +357,29 @@ fn copy_examples(to: &Path) {
     }
 }
 
+/// The commands of a session, each with what the page shows below it.
+fn commands_and_outputs(text: &str) -> Vec<(&str, String)> {
+    let mut found: Vec<(&str, String)> = Vec::new();
+    for line in text.lines() {
+        match (line.strip_prefix("$ "), found.last_mut()) {
+            (Some(command), _) => found.push((command, String::new())),
+            (None, Some((_, shown))) => *shown += &format!("{line}\n"),
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// Adds the ids of runs in a text to those that were seen before it.
+fn add_ids(text: &str, ids: &mut Vec<String>) {
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
+        let parts: Vec<&str> = word.split('-').collect();
+        if parts.len() == 4 && parts[0].len() == 8 && !ids.iter().any(|id| id == word) {
+            ids.push(word.to_owned());
+        }
+    }
+}
+
 #[test]
 fn every_session_of_the_docs_goes_as_shown() {
     let update = std::env::var_os("FLOWRUN_UPDATE").is_some();
@@ -310,6 +388,8 @@ fn every_session_of_the_docs_goes_as_shown() {
     for (page, mut text) in pages() {
         let folder = tempfile::tempdir().unwrap();
         copy_examples(&folder.path().join("examples"));
+        // A command may name a run that the page has shown: here it is the one that was shown in its place.
+        let (mut shown_ids, mut real_ids) = (Vec::<String>::new(), Vec::<String>::new());
         for block in all.iter().filter(|block| block.page == page) {
             if let Some(name) = block.comment("file") {
                 fs::write(folder.path().join(name), &block.text).unwrap();
@@ -318,8 +398,16 @@ fn every_session_of_the_docs_goes_as_shown() {
                 continue;
             }
             sessions += 1;
-            let commands = block.text.lines().filter_map(|line| line.strip_prefix("$ "));
-            let played: String = commands.map(|line| format!("$ {line}\n{}", play(folder.path(), line))).collect();
+            let mut session = Session { folder: folder.path(), until: block.comment("until"), background: None };
+            let mut played = String::new();
+            for (command, shown) in commands_and_outputs(&block.text) {
+                let ids = shown_ids.iter().zip(&real_ids);
+                let command = ids.fold(command.to_owned(), |command, (shown, real)| command.replace(shown, real));
+                let output = session.play(&command);
+                add_ids(&shown, &mut shown_ids);
+                add_ids(&output, &mut real_ids);
+                played.push_str(&format!("$ {command}\n{output}"));
+            }
             if essence(&played) != essence(&block.text) {
                 differing.push(format!("--- {}\n{played}", block.place));
                 let fenced = |text: &str| format!("```console\n{}\n```\n", text.trim_end());

@@ -6,6 +6,7 @@ mod book;
 mod cassette;
 mod cli;
 mod commands;
+mod compare;
 mod cost;
 mod crash;
 mod diagnostics;

@@ -36,7 +36,7 @@ fn a_trace_is_a_tree_a_timeline_or_a_file_for_viewers() {
     let place = Place::new();
     place.write(
         "slow.yaml",
-        "flowrun: 1\nnodes:\n  a: {for_each: \"[1, 2]\", prompt: first}\n  b: {prompt: \"second {{ a }}\"}\n",
+        "flowrun: 1\nnodes:\n  a: {for_each: \"[1, 2]\", prompt: \"first {{ item }}\"}\n  b: {prompt: \"second {{ a }}\"}\n",
     );
     place.run(&["slow.yaml"]);
     let timeline = stdout(&place.flowrun(&["trace", "--format", "timeline"]));
@@ -157,7 +157,7 @@ fn a_run_that_waits_for_a_person_says_whom_and_how_it_goes_on() {
     let run = place.run(&["ask.yaml"]);
     assert_eq!((code(&run), stdout(&run).as_str()), (5, ""));
     let said = stderr(&run);
-    assert!(said.contains("step `ask` asks for yes or no:\n  Send one? [2J\nhelp: run it on a terminal"), "{said}");
+    assert!(said.contains("step `ask` asks for yes or no:\n  Send one? [2J\nhelp: `flowrun answer 20"), "{said}");
     assert!(said.trim_end().lines().last().unwrap().contains(": suspended, 1 call, "), "{said}");
     assert!(stdout(&place.flowrun(&["runs"])).contains("  suspended  "));
     let tree = stdout(&place.flowrun(&["trace"]));

@@ -230,7 +230,10 @@ fn hits_are_shown_and_who_paid_for_them() {
     let timeline = stdout(&place.flowrun(&["trace", "--format", "timeline"]));
     assert_eq!(timeline.matches('◆').count(), 3, "two rows and what the sign means:\n{timeline}");
     let prompts = stdout(&place.flowrun(&["trace", "last", "a", "--prompts"]));
-    assert!(prompts.contains("── a (cached)\n   paid by │ run r1, step `old`: 2 calls, 34 tokens\n"), "{prompts}");
+    assert!(
+        prompts.contains("── a (cached)\n   paid by │ run r1, step `old`: 2 calls, 34 tokens\n     asked │ Q\n"),
+        "{prompts}"
+    );
     assert!(prompts.contains("value │ an answer"), "{prompts}");
     assert!(stdout(&place.flowrun(&["runs", "show"])).contains("1 cached, 1 reused (4 calls saved)"));
 }
@@ -241,7 +244,8 @@ fn kept_answers_are_counted_listed_shown_and_forgotten() {
     assert!(stdout(&place.flowrun(&["cache", "stats"])).contains("0 runs"));
     let store = kept(&place);
     begin(&store, "r1", 0);
-    let made_of = |prompt: &str| json!({"kind": "llm", "input": {"prompt": prompt}});
+    let input = |prompt: &str| json!({"kind": "llm", "fields": {"prompt": prompt}});
+    let made_of = |prompt: &str| json!({"kind": "llm", "input": ValueHash::of(&input(prompt))});
     let answers: Vec<(Value, Value, &str, u64)> = vec![
         (made_of("old?"), json!("an old answer\u{1b}[2J"), "facts", 40),
         (made_of("new?"), json!({"n": 1}), "facts", 1),
@@ -252,6 +256,8 @@ fn kept_answers_are_counted_listed_shown_and_forgotten() {
         transaction.values.extend([key, value].map(|value| (ValueHash::of(value), value.to_string().into())));
         transaction.entries.push(entry(key, value, node, *days));
     }
+    let inputs = ["old?", "new?", "other?"].map(input);
+    transaction.values.extend(inputs.iter().map(|value| (ValueHash::of(value), value.to_string().into())));
     append(&store, transaction);
     let stats = stdout(&place.flowrun(&["cache", "stats"]));
     let rows: Vec<Vec<&str>> = stats.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -285,7 +291,7 @@ fn kept_answers_are_counted_listed_shown_and_forgotten() {
     let tried = place.flowrun(&["cache", "prune", "--older-than", "30d", "--dry-run"]);
     assert!(stdout(&tried).contains(&short(0)) && stderr(&tried).contains("1 entry would go"), "{}", stderr(&tried));
     let pruned = place.flowrun(&["cache", "prune", "--older-than", "30d", "--kind", "llm"]);
-    assert!(stderr(&pruned).contains("1 entry forgotten, with 2 values of "), "{}", stderr(&pruned));
+    assert!(stderr(&pruned).contains("1 entry forgotten, with 3 values of "), "{}", stderr(&pruned));
     let refused = place.flowrun(&["cache", "clear"]);
     assert!(code(&refused) == 2 && stderr(&refused).contains("`--yes`"), "{}", stderr(&refused));
     assert_eq!(store.size().unwrap().entries, 2);

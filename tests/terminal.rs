@@ -136,12 +136,17 @@ impl Terminal {
         self.keyboard.lock().unwrap().write_all(b"\x03").unwrap();
     }
 
-    /// The log of the run so far.
+    /// The log of the run so far, without the numbers of steps.
     fn events(&self) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flowrun"));
         let output =
             command.args(["trace", "--format", "jsonl"]).current_dir(self.folder.path()).env_remove("FLOWRUN_DB");
-        String::from_utf8(output.output().unwrap().stdout).unwrap()
+        let log = String::from_utf8(output.output().unwrap().stdout).unwrap();
+        let bare = |line: &str| match line.split_once(",\"id\":") {
+            Some((before, rest)) => format!("{before}{}\n", rest.trim_start_matches(|c: char| c.is_ascii_digit())),
+            None => format!("{line}\n"),
+        };
+        log.lines().map(bare).collect()
     }
 
     /// Waits for the end: the exit code, and all that was left on the terminal.

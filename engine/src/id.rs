@@ -76,6 +76,11 @@ impl ValueHash {
         blake3::Hash::from_hex(digits).ok().map(|hash| Self(*hash.as_bytes()))
     }
 
+    /// Appends its 64 hexadecimal digits.
+    pub fn write_hex(&self, text: &mut String) {
+        text.push_str(&blake3::Hash::from_bytes(self.0).to_hex());
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -217,9 +217,20 @@ fn object(runs: &Runs, entry: &CacheEntry, with_made_of: bool) -> Value {
         "created": rfc_3339(entry.created_ms), "value": value_of(runs, entry.value).ok(),
     });
     if with_made_of {
-        object["made_of"] = value_of(runs, entry.key).unwrap_or_default();
+        object["made_of"] = made_of(runs, entry.key).unwrap_or_default();
     }
     object
+}
+
+/// What a key was made of, with the rendered input in place of its hash.
+fn made_of(runs: &Runs, key: ValueHash) -> Result<Value, String> {
+    let mut made_of = value_of(runs, key)?;
+    if let Some(input) = made_of.get_mut("input")
+        && let Some(hash) = input.as_str().and_then(ValueHash::from_hex)
+    {
+        *input = value_of(runs, hash)?;
+    }
+    Ok(made_of)
 }
 
 fn show(key: &str, json: bool, place: &DbArgs) -> Result<ExitCode, String> {
@@ -244,9 +255,9 @@ fn show(key: &str, json: bool, place: &DbArgs) -> Result<ExitCode, String> {
     line("paid by", &format!("run {}, step `{}`", clean(&entry.run), clean(&entry.step)));
     let (prompt, reply) = (counted(usage.prompt_tokens, "token"), counted(usage.completion_tokens, "token"));
     line("cost", &format!("{}, {prompt} asked, {reply} replied", counted(usage.calls, "call")));
-    for (title, hash) in [("the key is made of", entry.key), ("value", entry.value)] {
+    for (title, value) in [("the key is made of", made_of(&runs, entry.key)), ("value", value_of(&runs, entry.value))] {
         text.push_str(&format!("\n{title}:\n"));
-        let shown = match value_of(&runs, hash) {
+        let shown = match value {
             Ok(Value::String(said)) => said,
             Ok(value) => serde_json::to_string_pretty(&value).unwrap_or_default(),
             Err(problem) => problem,

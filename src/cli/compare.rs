@@ -111,10 +111,18 @@ fn first(text: &mut String, difference: &Difference, shown: Shown) {
         _ => format!("differs in its {}", step.map(|step| step.changed.join(", ")).unwrap_or_default()),
     };
     let _ = writeln!(text, "\nfirst difference: step `{}` {what}", clean(first));
+    text.push_str(step.filter(|step| is_luck(step)).map_or("", |_| "  it asked the same and was answered otherwise\n"));
     for change in &difference.first_changes {
         let _ = writeln!(text, "  {}", change.what);
         parts(text, &change.parts, "    ", shown);
     }
+}
+
+/// Whether a step that asked the same came to something else.
+fn is_luck(step: &StepDifference) -> bool {
+    let input = |side: &Option<StepSide>| side.as_ref().and_then(|side| side.input.clone());
+    let is_asked = step.changed.iter().any(|what| !matches!(what.as_str(), "value" | "state" | "error"));
+    step.kind == Kind::Changed && !is_asked && input(&step.a).is_some() && input(&step.a) == input(&step.b)
 }
 
 fn table(text: &mut String, steps: &[StepDifference], shown: Shown) {
@@ -222,6 +230,7 @@ fn one_step(a: &RunLog, b: &RunLog, step: &StepDifference, shown: Shown) -> Stri
         let took = side.took_ms.map(|ms| format!(", {}", duration(1_000 * ms))).unwrap_or_default();
         let _ = writeln!(text, "  {}  {}, {}{took}", log.info.id, side.state, paid(side));
     }
+    text.push_str(if is_luck(step) { "  it asked the same and was answered otherwise\n" } else { "" });
     for change in step_changes(a, b, &step.step) {
         let _ = writeln!(text, "\n{}", change.what);
         parts(&mut text, &change.parts, "  ", shown);
@@ -318,8 +327,11 @@ fn signed(text: &mut String, indent: &str, sign: char, line: &str, shown: Shown)
 fn block(text: &mut String, indent: &str, value: &Value, shown: Shown) {
     let whole = match value {
         Value::String(text) => text.clone(),
-        Value::Object(_) | Value::Array(_) => serde_json::to_string_pretty(value).unwrap_or_default(),
-        other => other.to_string(),
+        other => {
+            let line = other.to_string();
+            let fits = columns(&line) + columns(indent) <= shown.width;
+            if fits { line } else { serde_json::to_string_pretty(other).unwrap_or(line) }
+        }
     };
     lines(text, indent, wrapped(&whole, shown.width.saturating_sub(columns(indent))), shown);
 }
@@ -344,8 +356,8 @@ pub(super) fn explain(wanted: &str, step: &str, json: bool, place: &DbArgs) -> E
         Err(problem) => return refuse(&problem),
     };
     let graph = graph_of(&log);
-    let previous = previous(&runs, &log);
-    let context = Context { graph: graph.as_ref(), store: Some(&**runs.store()), previous: previous.as_ref() };
+    let previous = || previous(&runs, &log);
+    let context = Context { graph: graph.as_ref(), store: Some(&**runs.store()), previous: Some(&previous) };
     match reasons(&log, step, &context) {
         Ok(explanation) if json => print(&json_line(&explanation)),
         Ok(explanation) => print_painted(&explained(&explanation, Shown { all: false, width: width() })),
@@ -382,7 +394,7 @@ fn explained(explanation: &Explanation, shown: Shown) -> String {
     let sections: [(&str, &[Said]); 6] = [
         ("where", &explanation.place),
         ("it ran because", &explanation.ran_because),
-        ("why", &explanation.why),
+        (if state == "succeeded" { "outcome" } else { "why" }, &explanation.why),
         ("attempts", &explanation.attempts),
         ("answer", &explanation.answer),
         ("next", &next),
@@ -416,7 +428,10 @@ fn compared(text: &mut String, nearest: &Compared, shown: Shown) {
         _ => format!("the run before this one was {run}"),
     };
     if nearest.parts.is_empty() {
-        let _ = writeln!(text, "  {what}; it asked the same");
+        let why = "this run was told to read none (`--fresh`), or that answer was too old, or is gone";
+        let kept = if nearest.key.is_some() { format!(": {why}") } else { String::new() };
+        let rows = wrapped(&format!("{what}; it asked the same{kept}"), shown.width.saturating_sub(2));
+        rows.iter().for_each(|row| text.push_str(&format!("  {row}\n")));
         return;
     }
     let places = counted(nearest.parts.len() as u64, "part");

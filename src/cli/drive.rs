@@ -19,10 +19,11 @@ use super::people::{self, Questions};
 use super::progress::Progress;
 use super::seen::Seen;
 use super::{print, refuse, say};
+use crate::configuration::{self, Configured};
 use crate::render::clean;
 use crate::store::SqliteStore;
 use crate::trace::{Trace, counted, duration};
-use crate::{Flowrun, Origin, RunError, configuration};
+use crate::{Flowrun, Origin, RunError};
 
 /// Most steps that are named at the end of a run.
 pub(super) const NAMED_MAX: usize = 5;
@@ -82,13 +83,21 @@ pub(super) fn durability_named(word: &str) -> Durability {
 pub(super) struct Driven {
     pub(super) workflow: Arc<Workflow>,
     pub(super) what: What,
-    /// Where it is recorded; `None`: nowhere.
-    pub(super) store: Option<Arc<SqliteStore>>,
+    /// Where it is recorded.
+    pub(super) place: Place,
     pub(super) options: RunOptions,
     /// Models of single nodes, by the alias that stands there.
     pub(super) models: Vec<(String, ModelDef)>,
     /// What to say when the run cannot begin.
     pub(super) usage: String,
+}
+
+/// Where a run is recorded.
+pub(super) enum Place {
+    Nowhere,
+    /// In the database that is configured, which is opened, or made, when everything else is known to be well.
+    Database,
+    Open(Arc<SqliteStore>),
 }
 
 /// A new run, or one that goes on.
@@ -113,30 +122,22 @@ pub(super) async fn try_drive(
     args: &DriveArgs,
     said: impl FnOnce(&RunOutcome, &mut Map<String, Value>) -> Option<String>,
 ) -> Result<ExitCode, RunError> {
-    let Driven { workflow, what, store, mut options, models: of_nodes, .. } = driven;
-    let default = match args.model.as_slice() {
-        [] => None,
-        [model] => Some(model.as_str()),
-        _ => return Ok(refuse("`--model` is given twice; models of nodes stand in the workflow file")),
-    };
-    let asks = configuration::asks_default(&workflow.graph);
-    let configured = match configuration::models(default, asks).await {
+    let Driven { workflow, what, place, mut options, models, .. } = driven;
+    let configured = match configured(&workflow, models, args).await {
         Ok(configured) => configured,
         Err(problem) => return Ok(refuse(&problem)),
     };
-    let mut models = configured.models;
-    for (alias, model) in of_nodes {
-        models.configure(&alias, model);
-    }
-    if let Some(path) = &args.record
-        && let Err(problem) = models.record(path)
-    {
-        return Ok(refuse(&problem.message));
-    }
-    if let Err(problem) = configuration::models_work(&workflow, &models) {
-        return Ok(refuse(&problem));
-    }
-    let mut builder = Flowrun::builder().models(models);
+    let store = match place {
+        Place::Nowhere => None,
+        Place::Open(store) => Some(store),
+        Place::Database => match args.open() {
+            Ok(store) => Some(store),
+            Err(problem) => {
+                return Ok(refuse(&format!("{problem}\nhelp: `--no-record` runs without a database")));
+            }
+        },
+    };
+    let mut builder = Flowrun::builder().models(configured.models);
     if let Some(store) = &store {
         builder = builder.store(store.clone(), args.durability());
     }
@@ -182,6 +183,29 @@ pub(super) async fn try_drive(
         say(&format!("warning: the run could not be recorded whole: {problem}"));
     }
     Ok(conclude(&id, &outcome, args, &seen, &questions, said))
+}
+
+/// The models that a workflow asks, every one of them there and able to be made.
+async fn configured(
+    workflow: &Workflow,
+    of_nodes: Vec<(String, ModelDef)>,
+    args: &DriveArgs,
+) -> Result<Configured, String> {
+    let default = match args.model.as_slice() {
+        [] => None,
+        [model] => Some(model.as_str()),
+        _ => return Err("`--model` is given twice; models of nodes stand in the workflow file".to_owned()),
+    };
+    let asks = configuration::asks_default(&workflow.graph);
+    let mut configured = configuration::models(default, asks).await?;
+    for (alias, model) in of_nodes {
+        configured.models.configure(&alias, model);
+    }
+    if let Some(path) = &args.record {
+        configured.models.record(path).map_err(|problem| problem.message.clone())?;
+    }
+    configuration::models_work(workflow, &configured.models)?;
+    Ok(configured)
 }
 
 fn cannot_begin(problem: &RunError, usage: &str) -> String {

@@ -56,6 +56,12 @@ Examples:
 Exit codes: 0 success, 1 failed, 2 wrong usage or a file that does not check, 3 a budget or limit was used up, 4 cancelled, \
 5 waits for a person's answer.";
 
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  flowrun replay last --set answer.prompt='In one word: {{ question }}'
+  flowrun replay last --correct 'facts[2]=Lisbon'
+  flowrun replay last --file changed.yaml --model answer=openai:gpt-5-mini";
+
 const DIFF_EXAMPLES: &str = "\
 Examples:
   flowrun diff 20261126-0707 last
@@ -103,12 +109,16 @@ enum Command {
         run: String,
         /// The step's path, as `flowrun trace` shows it
         step: String,
-        /// The answer: a text as it is, other types as JSON
+        /// The answer: a text as it is, `yes` or `no`, other types as JSON
         value: String,
         #[command(flatten)]
         options: drive::DriveArgs,
     },
     /// Run a run again with changes: every answer whose question is the same is taken over
+    ///
+    /// It becomes a run of its own; the old one stays as it is. `--model NODE=MODEL` is for one node and may be given several
+    /// times, `--model MODEL` for all nodes without a model of their own.
+    #[command(after_help = REPLAY_EXAMPLES)]
     Replay {
         /// `last`, or a run's id or its unique beginning
         run: String,

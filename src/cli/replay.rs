@@ -13,7 +13,7 @@ use flowrun_engine::graph::Workflow;
 use flowrun_engine::run::{RunOptions, RunOutcome};
 use serde_json::{Map, Value, json};
 
-use super::drive::{DriveArgs, Driven, What, drive};
+use super::drive::{DriveArgs, Driven, Place, What, drive};
 use super::resume::{definition_of, name_of};
 use super::run::{inputs_over, usage};
 use super::{InputArgs, check, refuse};
@@ -86,7 +86,8 @@ pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
     let options =
         RunOptions { calls_max: origin.max_calls, fresh: args.fresh, memo, corrections, ..RunOptions::default() };
     let usage = usage(&workflow);
-    let driven = Driven { workflow, what: What::New(inputs, origin), store: Some(store), options, models, usage };
+    let driven =
+        Driven { workflow, what: What::New(inputs, origin), place: Place::Open(store), options, models, usage };
     drive(driven, &args.drive, |outcome, more| Some(compared(outcome, &log, corrected, more))).await
 }
 
@@ -237,6 +238,7 @@ fn compared(outcome: &RunOutcome, log: &RunLog, corrected: bool, more: &mut Map<
     let saved = format!("{} and {tokens} saved", counted(usage.calls, "call"));
     let what = match (&before, changed) {
         (None, _) => "it had no output to compare with".to_owned(),
+        (Some(_), _) if outcome.output.is_none() => "this time there is no output".to_owned(),
         (Some(_), false) if corrected => "the correction changes nothing about the output".to_owned(),
         (Some(_), true) if corrected => "the correction changes the output".to_owned(),
         (Some(_), false) => "the output is the same".to_owned(),

@@ -16,7 +16,7 @@ use flowrun_engine::schema::Schema;
 use flowrun_engine::store::{RunInfo, Store};
 use serde_json::Value;
 
-use super::drive::{DriveArgs, Driven, What, try_drive};
+use super::drive::{DriveArgs, Driven, Place, What, try_drive};
 use super::replay::model_named;
 use super::run::input_value;
 use super::{check, print, refuse, say};
@@ -70,7 +70,7 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> 
         Err(problem) => return Ok(refuse(&problem)),
     };
     let (what, usage) = (What::Again(run.id.clone()), String::new());
-    let driven = Driven { workflow, what, store: Some(store), options, models, usage };
+    let driven = Driven { workflow, what, place: Place::Open(store), options, models, usage };
     match try_drive(driven, args, |_, _| None).await {
         // Somebody else was quicker.
         Err(RunError::Start(StartError::Driven(id))) => Err(NotHere::Driven(id)),
@@ -256,6 +256,12 @@ fn answer_to(log: &RunLog, step: &str, text: &str) -> Result<Value, String> {
         return Err(format!("`{}` does not wait for an answer\nhelp: {help}", clean(step)));
     };
     let input = input.and_then(|hash| log.value(hash)).unwrap_or_default();
+    // What a person may type at the terminal.
+    let text = match (input["schema"]["type"].as_str(), text.to_lowercase().as_str()) {
+        (Some("boolean"), "y" | "yes") => "true",
+        (Some("boolean"), "n" | "no") => "false",
+        _ => text,
+    };
     let schema = Schema::from_json_schema(input.get("schema").cloned().unwrap_or(Value::Bool(true)));
     let schema = schema.map_err(|error| format!("what `{}` asks for cannot be read: {error}", clean(step)))?;
     let value = input_value(&schema, text)?;

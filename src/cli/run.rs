@@ -9,7 +9,7 @@ use flowrun_engine::run::RunOptions;
 use flowrun_engine::schema::Schema;
 use serde_json::{Map, Value, json};
 
-use super::drive::{Driven, What, drive};
+use super::drive::{Driven, Place, What, drive};
 use super::{InputArgs, RunArgs, check, refuse};
 use crate::{Flowrun, Origin};
 
@@ -23,10 +23,7 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         Ok(inputs) => inputs,
         Err(problem) => return refuse(&problem),
     };
-    let store = match (!args.no_record).then(|| args.drive.open()).transpose() {
-        Ok(store) => store,
-        Err(problem) => return refuse(&format!("{problem}\nhelp: `--no-record` runs without a database")),
-    };
+    let place = if args.no_record { Place::Nowhere } else { Place::Database };
     let origin = Origin {
         reference: reference.to_owned(),
         inputs: inputs.clone(),
@@ -36,7 +33,7 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     };
     let options = RunOptions { calls_max: args.max_calls, fresh: args.fresh, ..RunOptions::default() };
     let usage = usage(&workflow);
-    let driven = Driven { workflow, what: What::New(inputs, origin), store, options, models: Vec::new(), usage };
+    let driven = Driven { workflow, what: What::New(inputs, origin), place, options, models: Vec::new(), usage };
     drive(driven, &args.drive, |_, _| None).await
 }
 

@@ -99,6 +99,8 @@ fn conversation(log: &RunLog, step: &TraceStep, text: &mut String) {
         let _ = writeln!(text, "\n── {} ({})", clean(&step.path), found.word());
         let said = if found.how == "correction" { "given in" } else { "paid by" };
         block(text, said, &found.payer().into());
+        let prompt = ["prompt", "ask"].into_iter().find_map(|field| input["fields"].get(field));
+        prompt.into_iter().for_each(|prompt| block(text, "asked", prompt));
     } else if input["kind"] == "human" {
         let _ = writeln!(text, "\n── {} (a person)", clean(&step.path));
         block(text, "asked", &input["fields"]["prompt"]);

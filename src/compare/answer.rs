@@ -6,7 +6,7 @@
 //! most 100 entries.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use flowrun_engine::definition::CacheScope;
 use flowrun_engine::event::Logged;
@@ -34,7 +34,7 @@ pub struct Compared {
     pub run: String,
     /// The path of the step that asked it.
     pub step: String,
-    /// Hash of what its key was made of.
+    /// Hash of what its key was made of, where answers are kept.
     pub key: Option<String>,
     /// What is different: before (`a`) and now (`b`). Empty: nothing.
     pub parts: Vec<Part>,
@@ -51,19 +51,19 @@ pub(super) struct Answer {
 pub(super) fn of(history: &History<'_>, path: &str, place: Option<&Place>, context: &Context<'_>) -> Answer {
     let Some(step) = history.step(path) else { return Answer::default() };
     let events = || step.events.iter().map(|at| &history.log.events[*at]);
-    let decided = events().filter(|event| event.text("key").is_some()).last();
-    let settled = events().filter(|event| event.kind == "settled").last();
+    let decided = events().rfind(|event| event.text("key").is_some());
+    let settled = events().rfind(|event| event.kind == "settled");
     let said = |text: String, log: &[Option<&Logged>]| Said {
         text,
         log: log.iter().flatten().map(|event| event.sequence).collect(),
     };
     let mut answer = Answer::default();
     if let Some(found) = &step.found {
-        answer.said.push(said(who_paid(found), &[decided, settled]));
+        answer.said.push(said(who_paid(found, &history.log.info.id), &[decided, settled]));
         return answer;
     }
     let own = Own { log: history.log, path, step };
-    if let Some(key) = &step.key {
+    if let Some(key) = step.key.as_ref().filter(|_| own.is_kept(place)) {
         let short: String = key.chars().take(12).collect();
         let missed = events().find(|event| event.kind == "missed");
         if step.attempts == 0 && step.state != "running" {
@@ -81,15 +81,20 @@ pub(super) fn of(history: &History<'_>, path: &str, place: Option<&Place>, conte
     } else if let Some(text) = without_key(step, place) {
         answer.said.push(said(text, &[]));
     }
-    answer.nearest.extend(context.previous.and_then(|previous| own.beside(previous)));
-    // The entry may be that of the previous run.
-    answer.nearest.dedup_by(|later, earlier| (&later.run, &later.step) == (&earlier.run, &earlier.step));
+    let previous = context.previous.filter(|_| own.parts().is_some()).and_then(|previous| previous());
+    answer.nearest.extend(previous.and_then(|previous| own.beside(&previous)));
+    // The entry may be that of the previous run, or of the run that paid for it too.
+    answer.nearest.dedup_by(|later, earlier| later.key.is_some() && later.key == earlier.key);
     answer
 }
 
-fn who_paid(found: &Found) -> String {
+fn who_paid(found: &Found, own_run: &str) -> String {
     let step = found.step.as_ref().map_or("another step".to_owned(), |step| format!("`{step}`"));
-    let run = found.run.as_ref().map(|run| format!(" of the run {run}")).unwrap_or_default();
+    let run = match found.run.as_deref() {
+        Some(run) if run == own_run => " of this run".to_owned(),
+        Some(run) => format!(" of the run {run}"),
+        None => String::new(),
+    };
     let usage = found.usage;
     let saved = match usage.calls {
         0 => String::new(),
@@ -138,7 +143,10 @@ fn without_key(step: &StepHistory, place: Option<&Place>) -> Option<String> {
         (Work::Human { .. }, _) => Some("it has no key: what people answer is never kept for other steps".to_owned()),
         (Work::Leaf, _) if step.attempts == 0 => None,
         (Work::Leaf, CacheScope::Off) => {
-            Some(format!("it has no key: `cache` is off for it (the kind `{}`, or the node says so)", node.code.kind))
+            let kind = &node.code.kind;
+            Some(format!(
+                "no answer was looked for: `cache` is off for it (the node says so, or its kind `{kind}` does)"
+            ))
         }
         (Work::Leaf, _) => Some("the log names no key for it: the run was told to keep no answers".to_owned()),
         _ => None,
@@ -153,6 +161,14 @@ struct Own<'a> {
 }
 
 impl Own<'_> {
+    /// Whether answers under its key are kept at all.
+    fn is_kept(&self, place: Option<&Place>) -> bool {
+        match place {
+            Some(place) => place.node().code.cache.scope != CacheScope::Off,
+            None => self.step.key.as_deref().is_some_and(|key| self.log.value(key).is_some()),
+        }
+    }
+
     /// What its key was made of, with the rendered input in the place of its hash; without a key the rendered input alone.
     fn parts(&self) -> Option<Value> {
         asked(self.step, &|hash| self.log.value(hash))
@@ -167,17 +183,17 @@ impl Own<'_> {
             with: "previous".to_owned(),
             run: other.info.id.clone(),
             step: self.path.to_owned(),
-            key: step.key.clone(),
+            key: step.key.clone().filter(|key| other.value(key).is_some()),
             parts: differing(&before, &self.parts()?),
         })
     }
 }
 
-/// What a step asked.
+/// What a step asked. Where answers are not kept, what the key was made of is not either.
 fn asked(step: &StepHistory, value: &dyn Fn(&str) -> Option<Value>) -> Option<Value> {
-    match &step.key {
-        Some(key) => Some(with_input(value(key)?, value)),
-        None => value(step.input.as_deref()?),
+    match step.key.as_deref().and_then(value) {
+        Some(key) => Some(with_input(key, value)),
+        None => Some(json!({"input": value(step.input.as_deref()?)?})),
     }
 }
 

@@ -5,14 +5,14 @@
 //! follows from stands before it in the log, so everything that the step depends on was the same up to there. Only if nothing of the second run
 //! is different, the first run is followed for what the second one did not come to. O(events × log steps).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use flowrun_engine::event::Usage;
 
-use super::history::{Fact, Found, History, StepHistory};
+use super::history::{Fact, Found, History, StepHistory, rest_of_key};
 use super::parts::{Part, differing};
 use crate::runs::RunLog;
 
@@ -193,23 +193,16 @@ fn run_inputs(log: &RunLog) -> Value {
     started.and_then(|event| event.text("inputs")).map_or(Value::Null, |hash| known(log, hash))
 }
 
-/// The first fact that is not the same in another run.
-fn first_fact<'a>(step: &'a StepHistory, other: Option<&StepHistory>) -> Option<&'a Fact> {
-    let others = other.map(|other| other.facts.as_slice()).unwrap_or_default();
-    let same = |(at, fact): (usize, &Fact)| {
-        others.get(at).is_some_and(|other| (&other.what, &other.value) == (&fact.what, &fact.value))
-    };
-    let at = step.facts.iter().enumerate().take_while(|(at, fact)| same((*at, fact))).count();
-    step.facts.get(at)
-}
-
 /// Where one run, as its log goes on, first leaves the way of another: the path of the step.
 fn leaves<'a>(from: &History<'a>, other: &History<'_>) -> Option<&'a str> {
     let position = |(path, step): (&&'a str, &StepHistory)| {
-        let own = other.step(path);
-        let at = match own {
+        let at = match other.step(path) {
             None => step.events.first().copied()?,
-            Some(_) => first_fact(step, own)?.at,
+            Some(others) => {
+                let pairs = step.facts.iter().zip(&others.facts);
+                let same = pairs.take_while(|(fact, others)| from.is_same(fact, other, others)).count();
+                step.facts.get(same)?.at
+            }
         };
         Some((at, *path))
     };
@@ -224,12 +217,13 @@ fn first_difference<'a>(a: &History<'a>, b: &History<'a>) -> Option<&'a str> {
 fn all_steps(a: &History<'_>, b: &History<'_>) -> Vec<StepDifference> {
     let mut told = BTreeSet::from([""]);
     let paths = a.log.events.iter().chain(&b.log.events).map(|event| event.step.as_str());
-    paths.filter(|path| told.insert(path)).map(|path| beside(path, a.step(path), b.step(path))).collect()
+    paths.filter(|path| told.insert(path)).map(|path| beside(path, a, b)).collect()
 }
 
-fn beside(path: &str, a: Option<&StepHistory>, b: Option<&StepHistory>) -> StepDifference {
+fn beside(path: &str, history_a: &History<'_>, history_b: &History<'_>) -> StepDifference {
+    let (a, b) = (history_a.step(path), history_b.step(path));
     let changed = match (a, b) {
-        (Some(a), Some(b)) => changed_words(a, b),
+        (Some(a), Some(b)) => changed_words((history_a, a), (history_b, b)),
         _ => Vec::new(),
     };
     let kind = match (a, b) {
@@ -241,15 +235,24 @@ fn beside(path: &str, a: Option<&StepHistory>, b: Option<&StepHistory>) -> StepD
     StepDifference { step: path.to_owned(), kind, changed, a: a.map(StepSide::of), b: b.map(StepSide::of) }
 }
 
+/// The last word on each thing that was decided of a step.
+fn last_facts(step: &StepHistory) -> BTreeMap<&str, &Fact> {
+    step.facts.iter().map(|fact| (fact.what.as_str(), fact)).collect()
+}
+
 /// What two runs say otherwise of one step, in words.
-fn changed_words(a: &StepHistory, b: &StepHistory) -> Vec<String> {
-    let find = |step: &StepHistory, what: &str| {
-        step.facts.iter().rev().find(|fact| fact.what == what).map(|fact| fact.value.clone())
-    };
+fn changed_words((of_a, a): (&History<'_>, &StepHistory), (of_b, b): (&History<'_>, &StepHistory)) -> Vec<String> {
+    let (before, after) = (last_facts(a), last_facts(b));
     let mut words: Vec<String> = Vec::new();
     for fact in a.facts.iter().chain(&b.facts) {
-        let (before, after) = (find(a, &fact.what), find(b, &fact.what));
-        if before == after {
+        let is_same = match (before.get(fact.what.as_str()), after.get(fact.what.as_str())) {
+            (Some(before), Some(after)) => of_a.is_same(before, of_b, after),
+            _ => false,
+        };
+        // Where answers are not kept, a key is no more than a hash, which says nothing beside an input that changed.
+        let is_bare =
+            || fact.value.as_str().is_some_and(|key| of_a.log.value(key).or_else(|| of_b.log.value(key)).is_none());
+        if is_same || (fact.what == "key" && words.iter().any(|word| word == "input") && is_bare()) {
             continue;
         }
         let word = match fact.what.as_str() {
@@ -288,18 +291,19 @@ impl StepSide {
 
 fn changes(a: &History<'_>, b: &History<'_>, path: &str) -> Vec<Change> {
     let (Some(first), Some(second)) = (a.step(path), b.step(path)) else { return Vec::new() };
-    let find = |step: &StepHistory, what: &str| {
-        step.facts.iter().rev().find(|fact| fact.what == what).map_or(Value::Null, |fact| fact.value.clone())
-    };
     let mut changes = Vec::new();
-    for what in changed_words(first, second) {
-        let value = |history: &History<'_>, step: &StepHistory| match what.as_str() {
-            "value" => step.value.as_deref().map_or(Value::Null, |hash| known(history.log, hash)),
-            "state" => json!(step.state),
-            "error" => step.error.clone().unwrap_or_default(),
-            "reason" => find(step, "outcome"),
-            "input" | "for_each" => find(step, &what).as_str().map_or(Value::Null, |hash| known(history.log, hash)),
-            _ => find(step, &what),
+    for what in changed_words((a, first), (b, second)) {
+        let value = |history: &History<'_>, step: &StepHistory| {
+            let fact = if what == "reason" { "outcome" } else { &what };
+            let fact = last_facts(step).get(fact).map_or(Value::Null, |fact| fact.value.clone());
+            match what.as_str() {
+                "value" => step.value.as_deref().map_or(Value::Null, |hash| known(history.log, hash)),
+                "state" => json!(step.state),
+                "error" => step.error.clone().unwrap_or_default(),
+                "input" | "for_each" => fact.as_str().map_or(Value::Null, |hash| known(history.log, hash)),
+                "key" => fact.as_str().map_or(Value::Null, |key| rest_of_key(history.log, key)),
+                _ => fact,
+            }
         };
         let parts = differing(&value(a, first), &value(b, second));
         changes.push(Change { what: what.clone(), parts });

@@ -23,8 +23,8 @@ pub struct Context<'a> {
     pub graph: Option<&'a Arc<Graph>>,
     /// Where entries of the cache are looked up.
     pub store: Option<&'a dyn Store>,
-    /// The run of the same workflow before this one.
-    pub previous: Option<&'a RunLog>,
+    /// Reads the run of the same workflow before this one; asked only for a step that asked for itself.
+    pub previous: Option<&'a dyn Fn() -> Option<RunLog>>,
 }
 
 /// What there is to say about a step.

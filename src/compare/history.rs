@@ -102,6 +102,17 @@ impl<'a> History<'a> {
         Self { log, steps }
     }
 
+    /// Whether a fact came to the same as one of another run.
+    pub fn is_same(&self, fact: &Fact, other: &History<'_>, others: &Fact) -> bool {
+        let is_equal = (&fact.what, &fact.value) == (&others.what, &others.value);
+        is_equal || (fact.what == "key" && others.what == "key" && self.rest(fact) == other.rest(others))
+    }
+
+    /// What a key is made of beside the rendered input.
+    fn rest(&self, key: &Fact) -> Value {
+        rest_of_key(self.log, key.value.as_str().unwrap_or_default())
+    }
+
     /// A step that the log tells of.
     pub fn step(&self, path: &str) -> Option<&StepHistory> {
         self.steps.get(path)
@@ -142,7 +153,7 @@ impl StepHistory {
                 self.state = "ready".to_owned();
                 self.fact("winner", at, line["winner"].clone());
             }
-            "decided" => self.decided(at, event, log),
+            "decided" => self.decided(at, event),
             "suspended" => {
                 self.state = "suspended".to_owned();
                 self.begin(event);
@@ -181,7 +192,7 @@ impl StepHistory {
         }
     }
 
-    fn decided(&mut self, at: usize, event: &Logged, log: &RunLog) {
+    fn decided(&mut self, at: usize, event: &Logged) {
         let line = &event.line;
         match event.text("field").unwrap_or_default() {
             "guard" => self.fact("when", at, line["holds"].clone()),
@@ -193,7 +204,7 @@ impl StepHistory {
                 self.asks(at, event);
                 if let Some(key) = event.text("key") {
                     self.key = Some(key.to_owned());
-                    self.fact("key", at, log.value(key).map_or_else(|| json!(key), rest_of_key));
+                    self.fact("key", at, json!(key));
                 }
             }
             _ => {}
@@ -201,7 +212,9 @@ impl StepHistory {
     }
 
     fn settled(&mut self, event: &Logged, log: &RunLog) {
-        let report = event.text("provenance").and_then(|hash| log.value(hash)).unwrap_or_default();
+        // Who called a model has paid: most reports need not be read.
+        let report = event.text("provenance").filter(|_| event.usage().calls == 0);
+        let report = report.and_then(|hash| log.value(hash)).unwrap_or_default();
         let paid = trace::Found::of(&report).or_else(|| (event.line["attempt"] == 0).then(trace::Found::default));
         if let Some(paid) = paid.filter(|_| event.line.get("error").is_none()) {
             self.begin(event);
@@ -226,8 +239,9 @@ impl StepHistory {
     }
 
     fn fact(&mut self, what: &str, at: usize, value: Value) {
-        // An attempt after a pause may say again what was known.
-        let is_known = self.facts.iter().any(|fact| fact.what == what && fact.value == value);
+        // An attempt after a pause may say again what was known; a pass ends once.
+        let may_repeat = !what.starts_with("pass ");
+        let is_known = may_repeat && self.facts.iter().any(|fact| fact.what == what && fact.value == value);
         if !value.is_null() && !is_known {
             self.facts.push(Fact { what: what.to_owned(), value, at });
         }
@@ -239,13 +253,15 @@ impl StepHistory {
     }
 }
 
-/// What a key is made of beside the rendered input, which is a fact of its own, and the run, which is never the same.
-fn rest_of_key(key: Value) -> Value {
-    match key {
-        Value::Object(parts) => {
+/// What a key is made of beside the rendered input, which is a fact of its own, and the run, which is never the same. Where answers are
+/// not kept only the hash of it is known, and is given.
+pub(super) fn rest_of_key(log: &RunLog, key: &str) -> Value {
+    match log.value(key) {
+        Some(Value::Object(parts)) => {
             Value::Object(parts.into_iter().filter(|(name, _)| name != "input" && name != "run").collect())
         }
-        other => other,
+        Some(other) => other,
+        None => json!(key),
     }
 }
 
@@ -299,7 +315,8 @@ mod tests {
         assert_eq!((step.usage, step.attempts, step.key.is_some()), (Usage::default(), 0, true));
         let facts: Vec<&str> = step.facts.iter().map(|fact| fact.what.as_str()).collect();
         assert_eq!(facts, ["input", "key", "outcome"]);
-        assert_eq!(step.facts[1].value, json!({"kind": "llm", "version": 1}), "neither the run nor the input again");
+        let rest = history.rest(&step.facts[1]);
+        assert_eq!(rest, json!({"kind": "llm", "version": 1}), "neither the run nor the input again");
     }
 
     #[test]

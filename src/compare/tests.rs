@@ -440,3 +440,39 @@ output: end
     let around = explain(&log, "loop(draft)", &context).unwrap();
     assert_eq!(texts(&around.why), ["`loop(draft)` succeeded", "it ended after 2 passes: a bound was reached"]);
 }
+
+#[test]
+fn an_attempt_that_was_cut_off_is_told() {
+    let started = |attempt: u64| json!({"type": "started", "attempt": attempt, "input": "@i"});
+    let log = log(
+        &[
+            (0, "a", json!({"type": "ready"})),
+            (0, "a", started(1)),
+            (5_000, "-", json!({"type": "attached"})),
+            (5_000, "a", started(2)),
+            (9_000, "a", json!({"type": "settled", "attempt": 2, "value": "@v", "usage": {"calls": 1}})),
+            (9_000, "a", succeeded("@v")),
+        ],
+        &[("i", json!({"kind": "llm", "fields": {}}))],
+    );
+    let explained = explain(&log, "a", &Context::default()).unwrap();
+    let expected = [
+        "attempt 1 was cut off: whoever drove the run was gone",
+        "attempt 2 began at 5 ms and after 4 ms it gave an answer",
+    ];
+    assert_eq!(texts(&explained.attempts), expected);
+}
+
+#[test]
+fn a_key_that_is_no_more_than_a_hash_tells_of_a_change_beside_the_input() {
+    let world = World::default();
+    let ran = |id: &str, prompt: &str, key: &str| {
+        let mut decided = input(&format!("@{prompt}"));
+        decided["key"] = json!(key);
+        let values = [(prompt, json!({"kind": "tool", "fields": {"with": prompt}}))];
+        world.run(id, &[(0, "a", decided), (1, "a", succeeded("@v"))], &values)
+    };
+    let (a, b, c) = (ran("1", "p", "@k1"), ran("2", "p", "@k2"), ran("3", "q", "@k3"));
+    let changed = |a: &RunLog, b: &RunLog| Difference::of(a, b).steps[0].changed.join(", ");
+    assert_eq!((changed(&a, &b).as_str(), changed(&a, &c).as_str(), changed(&a, &a).as_str()), ("key", "input", ""));
+}

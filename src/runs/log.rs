@@ -38,7 +38,11 @@ impl RunLog {
         // Before the log is read: a run that ends in between is seen to end.
         let is_driven = store.is_driven(&info.id)?;
         let (transactions, mut damage) = match (store.log(&info.id, 0), &runs.salvage) {
-            (Err(StoreError::Damaged { .. }), Some(salvage)) => salvage(&info.id)?,
+            (Err(StoreError::Damaged { detail, .. }), Some(salvage)) => {
+                let (transactions, damage) = salvage(&info.id)?;
+                // Where all that is there can be read, something is not there.
+                (transactions, damage.or(Some(detail)))
+            }
             (read, _) => (read?, None),
         };
         let mut events: Vec<Logged> = Vec::new();
@@ -138,8 +142,11 @@ impl RunLog {
     }
 }
 
-/// How long ago a run that goes on began.
+/// How long a run that goes on has been driven. When somebody else took it over is not in the log: then it is as long as the log goes.
 fn running_us(info: &RunInfo, events: &[Logged]) -> u64 {
     let last_us = events.last().map_or(0, |event| event.time_us);
+    if events.iter().any(|event| event.kind == "attached") {
+        return last_us;
+    }
     last_us.max(1_000 * now_ms().saturating_sub(info.started_ms))
 }

@@ -149,19 +149,7 @@ impl Checker<'_> {
         checked.work = work.unwrap_or(Work::Value);
         let required = gathered.outside.iter().filter(|(_, optional)| !**optional);
         checked.requires_outside = required.map(|(name, _)| name.as_str().into()).collect();
-        checked.join = match node.join {
-            None => Join::Default,
-            Some(definition::Join::All) => Join::All,
-            Some(definition::Join::Any) => Join::Any,
-            Some(definition::Join::First) => Join::First,
-            Some(definition::Join::Quorum(count)) => Join::Quorum(count),
-        };
-        checked.has_guard = node.when.is_some();
-        checked.for_each = node.for_each.is_some();
-        checked.item_name = node.item_names().0.into();
-        checked.index_name = node.item_names().1.into();
-        checked.sequential = node.sequential;
-        checked.has_stop = node.stop_when.is_some();
+        as_written(&spec, node, &mut checked);
         checked.max_depth = node.max_depth;
         checked.has_effect = match &checked.work {
             Work::Leaf => spec.acts(|field| node.fields.get(field)),
@@ -179,21 +167,6 @@ impl Checker<'_> {
             }
             Work::Call(_) | Work::Expand | Work::Human { .. } => true,
             Work::Value | Work::Group(_) | Work::Loop(_) => false,
-        };
-        checked.has_value = node.schema.is_some() || node.output.is_some();
-        checked.retry = retry(&spec, node);
-        checked.timeout_ms = node.timeout_ms;
-        checked.on_error = match node.on_error {
-            ErrorPolicyDef::Skip => OnError::Skip,
-            ErrorPolicyDef::Value(_) => OnError::Value,
-            ErrorPolicyDef::To(_) => OnError::To,
-            _ => OnError::Fail,
-        };
-        checked.on_item_error = match node.on_item_error {
-            ErrorPolicyDef::Skip => OnItemError::Skip,
-            ErrorPolicyDef::Drop => OnItemError::Drop,
-            ErrorPolicyDef::Value(_) => OnItemError::Value,
-            _ => OnItemError::Fail,
         };
         checked.code = Arc::new(code);
         (checked, uses, gathered.histories)
@@ -316,4 +289,36 @@ fn retry(spec: &KindSpec, node: &NodeDef) -> RetryPolicy {
         on: written.on.as_ref().map_or(any_default, classes),
         backoff_ms: written.backoff_ms.unwrap_or(default.backoff_ms),
     }
+}
+
+/// What needs no more than to be read off.
+fn as_written(spec: &KindSpec, node: &NodeDef, checked: &mut Node) {
+    checked.join = match node.join {
+        None => Join::Default,
+        Some(definition::Join::All) => Join::All,
+        Some(definition::Join::Any) => Join::Any,
+        Some(definition::Join::First) => Join::First,
+        Some(definition::Join::Quorum(count)) => Join::Quorum(count),
+    };
+    checked.has_guard = node.when.is_some();
+    checked.for_each = node.for_each.is_some();
+    checked.item_name = node.item_names().0.into();
+    checked.index_name = node.item_names().1.into();
+    checked.sequential = node.sequential;
+    checked.has_stop = node.stop_when.is_some();
+    checked.has_value = node.schema.is_some() || node.output.is_some();
+    checked.retry = retry(spec, node);
+    checked.timeout_ms = node.timeout_ms;
+    checked.on_error = match node.on_error {
+        ErrorPolicyDef::Skip => OnError::Skip,
+        ErrorPolicyDef::Value(_) => OnError::Value,
+        ErrorPolicyDef::To(_) => OnError::To,
+        _ => OnError::Fail,
+    };
+    checked.on_item_error = match node.on_item_error {
+        ErrorPolicyDef::Skip => OnItemError::Skip,
+        ErrorPolicyDef::Drop => OnItemError::Drop,
+        ErrorPolicyDef::Value(_) => OnItemError::Value,
+        _ => OnItemError::Fail,
+    };
 }

@@ -5,12 +5,14 @@
 //! is for views: it keeps what it does not know and reports a line that was cut off.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::{AttemptReport, Decision, Event, Outcome, Record, SkipReason, Usage};
-use crate::id::StepId;
+use super::{AttemptReport, Decision, Event, Outcome, Record, RunStarted, SkipReason, Usage};
+use crate::id::{StepId, ValueHash};
 
 /// Version of the form.
 const VERSION: u64 = 1;
@@ -28,125 +30,251 @@ pub struct Writer {
 impl Writer {
     /// Appends the next record of a log as a line. Records come in order.
     pub fn write(&mut self, record: &Record, lines: &mut String) {
-        lines.push_str(&self.json(record).to_string());
-        lines.push('\n');
+        let mut line = Fields::begin(lines);
+        line.number("v", VERSION);
+        line.number("seq", record.sequence);
+        line.number("us", record.time_us);
+        if let Some(step) = record.event.step() {
+            line.text("step", &record.path);
+            line.number("id", u64::from(step.0));
+            if !self.paths.contains_key(&step) {
+                self.paths.insert(step, record.path.clone());
+                let around = self.paths.get(&record.around).filter(|around| !record.path.starts_with(&***around));
+                line.maybe(around, |line, around| line.text("in", around));
+            }
+        }
+        self.event(&record.event, &mut line);
+        lines.push_str("}\n");
     }
 
     /// The JSON of the next record of a log. Records come in order.
     pub fn json(&mut self, record: &Record) -> Value {
-        let first = record.event.step().filter(|step| !self.paths.contains_key(step));
-        let around = first.and_then(|step| {
-            self.paths.insert(step, record.path.clone());
-            self.paths.get(&record.around).filter(|around| !record.path.starts_with(&***around)).cloned()
-        });
-        let mut line = Map::new();
-        line.insert("v".into(), json!(VERSION));
-        line.insert("seq".into(), json!(record.sequence));
-        line.insert("us".into(), json!(record.time_us));
-        if let Some(step) = record.event.step() {
-            line.insert("step".into(), json!(&*record.path));
-            line.insert("id".into(), json!(step.0));
-        }
-        line.extend(around.map(|around| ("in".to_owned(), json!(&*around))));
-        let (kind, fields) = self.fields(&record.event);
-        line.insert("type".into(), json!(kind));
-        if let Value::Object(fields) = fields {
-            line.extend(fields.into_iter().filter(|(_, value)| !value.is_null()));
-        }
-        Value::Object(line)
+        let mut line = String::new();
+        self.write(record, &mut line);
+        serde_json::from_str(&line).expect("BUG: a line of the log is no JSON")
     }
 
-    fn path(&self, step: StepId) -> Value {
-        json!(self.paths.get(&step).map_or("", |path| path))
+    fn path(&self, step: StepId) -> &str {
+        self.paths.get(&step).map_or("", |path| path)
     }
 
-    fn fields(&self, event: &Event) -> (&'static str, Value) {
+    fn event(&self, event: &Event, line: &mut Fields<'_>) {
         match event {
             Event::RunStarted(run) => {
-                let limits = &run.limits;
-                let value = json!({
-                    "semantics": run.semantics, "workflow": run.workflow, "inputs": run.inputs, "max_parallel": run.max_parallel,
-                    "calls_max": run.calls_max,
-                    "limits": {"steps": limits.steps, "items": limits.items, "depth": limits.depth, "nodes": limits.nodes,
-                        "output": limits.output_bytes, "iterations": limits.iterations},
-                });
-                ("run_started", value)
+                line.text("type", "run_started");
+                run_started(run, line);
             }
             Event::Decided { field, decision, .. } => {
-                let mut value = decision_json(decision);
-                value["field"] = json!(field);
-                ("decided", value)
+                line.text("type", "decided");
+                write_decision(decision, line);
+                line.value("field", field);
             }
             Event::Settled { attempt, result, report, .. } => {
-                let (value, error) = (result.as_ref().ok(), result.as_ref().err());
                 let AttemptReport { usage, provenance, key } = report.as_deref().copied().unwrap_or_default();
-                (
-                    "settled",
-                    json!({"attempt": attempt, "value": value, "error": error, "usage": usage, "provenance": provenance, "key": key}),
-                )
+                line.text("type", "settled");
+                line.number("attempt", u64::from(*attempt));
+                match result {
+                    Ok(value) => line.hash("value", value),
+                    Err(error) => line.value("error", error),
+                }
+                line.value("usage", &usage);
+                line.maybe(provenance.as_ref(), |line, hash| line.hash("provenance", hash));
+                line.maybe(key.as_ref(), |line, hash| line.hash("key", hash));
             }
-            Event::Timer { attempt, timer, .. } => ("timer", json!({"attempt": attempt, "timer": timer})),
-            Event::Answered { value, .. } => ("answered", json!({"value": value})),
-            Event::Missed { .. } => ("missed", Value::Null),
-            Event::Attached { max_parallel } => ("attached", json!({"max_parallel": max_parallel})),
-            Event::Cancel => ("cancel", Value::Null),
-            Event::Ready { winner, .. } => ("ready", json!({"winner": winner.map(|step| self.path(step))})),
-            Event::Suspended { input, .. } => ("suspended", json!({"input": input})),
-            Event::PassEnded { pass, end, .. } => ("pass_ended", json!({"pass": pass, "end": end})),
-            Event::Unused { from, .. } => ("unused", json!({"from": from})),
-            Event::Started { attempt, input, .. } => ("started", json!({"attempt": attempt, "input": input})),
-            Event::Backoff { attempt, delay_ms, error, .. } => {
-                ("backoff", json!({"attempt": attempt, "delay_ms": delay_ms, "error": error}))
+            Event::Timer { attempt, timer, .. } => {
+                line.text("type", "timer");
+                line.number("attempt", u64::from(*attempt));
+                line.value("timer", timer);
             }
-            Event::FrameOpened { graph, children, .. } => {
-                ("frame_opened", json!({"graph": graph, "children": children}))
+            Event::Answered { value, .. } => {
+                line.text("type", "answered");
+                line.hash("value", value);
             }
-            Event::Ended { outcome, .. } => ("ended", self.outcome(outcome)),
-            Event::RunEnded(run) => {
-                let failed = run.failed_step.map(|step| self.path(step));
-                let value = json!({
-                    "status": run.status, "output": run.output, "error": run.error, "failed_step": failed, "bound": run.bound,
-                    "usage": run.usage,
-                });
-                ("run_ended", value)
+            Event::Missed { .. } => line.text("type", "missed"),
+            Event::Attached { max_parallel } => {
+                line.text("type", "attached");
+                line.number("max_parallel", u64::from(*max_parallel));
             }
+            Event::Cancel => line.text("type", "cancel"),
+            derived => self.derived(derived, line),
         }
     }
 
-    fn outcome(&self, outcome: &Outcome) -> Value {
+    fn derived(&self, event: &Event, line: &mut Fields<'_>) {
+        match event {
+            Event::Ready { winner, .. } => {
+                line.text("type", "ready");
+                line.maybe(*winner, |line, winner| line.text("winner", self.path(winner)));
+            }
+            Event::Suspended { input, .. } => {
+                line.text("type", "suspended");
+                line.maybe(input.as_ref(), |line, hash| line.hash("input", hash));
+            }
+            Event::PassEnded { pass, end, .. } => {
+                line.text("type", "pass_ended");
+                line.number("pass", u64::from(*pass));
+                line.value("end", end);
+            }
+            Event::Unused { from, .. } => {
+                line.text("type", "unused");
+                line.number("from", u64::from(*from));
+            }
+            Event::Started { attempt, input, .. } => {
+                line.text("type", "started");
+                line.number("attempt", u64::from(*attempt));
+                line.maybe(input.as_ref(), |line, hash| line.hash("input", hash));
+            }
+            Event::Backoff { attempt, delay_ms, error, .. } => {
+                line.text("type", "backoff");
+                line.number("attempt", u64::from(*attempt));
+                line.number("delay_ms", *delay_ms);
+                line.value("error", error);
+            }
+            Event::FrameOpened { graph, children, .. } => {
+                line.text("type", "frame_opened");
+                line.maybe(graph.as_ref(), |line, hash| line.hash("graph", hash));
+                line.number("children", u64::from(*children));
+            }
+            Event::Ended { outcome, .. } => {
+                line.text("type", "ended");
+                self.outcome(outcome, line);
+            }
+            Event::RunEnded(run) => {
+                line.text("type", "run_ended");
+                line.value("status", &run.status);
+                line.maybe(run.output.as_ref(), |line, hash| line.hash("output", hash));
+                line.maybe(run.error.as_ref(), |line, error| line.value("error", error));
+                line.maybe(run.failed_step, |line, step| line.text("failed_step", self.path(step)));
+                line.maybe(run.bound.as_ref(), |line, bound| line.value("bound", bound));
+                line.value("usage", &run.usage);
+            }
+            input => panic!("BUG: {input:?} is no derived event"),
+        }
+    }
+
+    fn outcome(&self, outcome: &Outcome, line: &mut Fields<'_>) {
         match outcome {
             Outcome::Succeeded { value, recovered } => {
-                json!({"state": "succeeded", "value": value, "recovered": recovered})
+                line.text("state", "succeeded");
+                line.hash("value", value);
+                line.maybe(recovered.as_ref(), |line, error| line.value("recovered", error));
             }
-            Outcome::Failed { error, tolerated } => json!({"state": "failed", "error": error, "tolerated": tolerated}),
+            Outcome::Failed { error, tolerated } => {
+                line.text("state", "failed");
+                line.value("error", error);
+                line.value("tolerated", tolerated);
+            }
             Outcome::Skipped(reason) => {
                 let (why, step) = match reason {
-                    SkipReason::Requires(step) => ("requires", Some(self.path(*step))),
+                    SkipReason::Requires(step) => ("requires", Some(*step)),
                     SkipReason::NoneOf => ("none_of", None),
                     SkipReason::NotRouted => ("not_routed", None),
                     SkipReason::Guard => ("guard", None),
-                    SkipReason::OutputRequires(step) => ("output_requires", Some(self.path(*step))),
+                    SkipReason::OutputRequires(step) => ("output_requires", Some(*step)),
                 };
-                json!({"state": "skipped", "reason": why, "source": step})
+                line.text("state", "skipped");
+                line.text("reason", why);
+                line.maybe(step, |line, step| line.text("source", self.path(step)));
             }
-            Outcome::Cancelled => json!({"state": "cancelled"}),
+            Outcome::Cancelled => line.text("state", "cancelled"),
         }
     }
 }
 
-fn decision_json(decision: &Decision) -> Value {
+fn run_started(run: &RunStarted, line: &mut Fields<'_>) {
+    let limits = &run.limits;
+    line.number("semantics", u64::from(run.semantics));
+    line.hash("workflow", &run.workflow);
+    line.hash("inputs", &run.inputs);
+    line.number("max_parallel", u64::from(run.max_parallel));
+    line.maybe(run.calls_max, |line, calls| line.number("calls_max", calls));
+    line.value(
+        "limits",
+        &json!({"steps": limits.steps, "items": limits.items, "depth": limits.depth, "nodes": limits.nodes,
+            "output": limits.output_bytes, "iterations": limits.iterations}),
+    );
+}
+
+fn write_decision(decision: &Decision, line: &mut Fields<'_>) {
     match decision {
-        Decision::Guard(holds) => json!({"holds": holds}),
-        Decision::Counts(counts) => json!({"counts": counts}),
-        Decision::Stop(holds) | Decision::Again(holds) => json!({"holds": holds}),
-        Decision::Route { case, passed_over } => json!({"case": case, "passed_over": passed_over}),
-        Decision::Items { list, count } => json!({"list": list, "count": count}),
-        Decision::Input { hash, calls, key, held } => {
-            json!({"input": hash, "calls": calls, "key": key, "held": held.then_some(true)})
+        Decision::Guard(holds) | Decision::Stop(holds) | Decision::Again(holds) => line.value("holds", holds),
+        Decision::Counts(counts) => line.value("counts", counts),
+        Decision::Route { case, passed_over } => {
+            line.maybe(case.as_ref(), |line, case| line.value("case", case));
+            line.maybe(passed_over.as_ref(), |line, case| line.value("passed_over", case));
         }
-        Decision::Graph { plan, graph } => json!({"plan": plan, "graph": graph.hash}),
-        Decision::Value(value) => json!({"value": value}),
-        Decision::Failed(error) => json!({"error": error}),
+        Decision::Items { list, count } => {
+            line.hash("list", list);
+            line.number("count", u64::from(*count));
+        }
+        Decision::Input { hash, calls, key, held } => {
+            line.hash("input", hash);
+            line.number("calls", u64::from(*calls));
+            line.maybe(key.as_ref(), |line, hash| line.hash("key", hash));
+            line.maybe(held.then_some(true), |line, held| line.value("held", &held));
+        }
+        Decision::Graph { plan, graph } => {
+            line.hash("plan", plan);
+            line.hash("graph", &graph.hash);
+        }
+        Decision::Value(value) => line.hash("value", value),
+        Decision::Failed(error) => line.value("error", error),
+    }
+}
+
+/// Writes the fields of one object, without a value in between: a log has several lines a step.
+struct Fields<'l> {
+    to: &'l mut String,
+    first: bool,
+}
+
+impl<'l> Fields<'l> {
+    fn begin(to: &'l mut String) -> Self {
+        to.push('{');
+        Self { to, first: true }
+    }
+
+    fn key(&mut self, key: &str) {
+        if !std::mem::take(&mut self.first) {
+            self.to.push(',');
+        }
+        self.to.push('"');
+        self.to.push_str(key);
+        self.to.push_str("\":");
+    }
+
+    fn number(&mut self, key: &str, number: u64) {
+        self.key(key);
+        let _never = write!(self.to, "{number}");
+    }
+
+    fn text(&mut self, key: &str, text: &str) {
+        self.key(key);
+        if text.bytes().all(|byte| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\') {
+            self.to.push('"');
+            self.to.push_str(text);
+            self.to.push('"');
+        } else {
+            self.to.push_str(&Value::from(text).to_string());
+        }
+    }
+
+    fn hash(&mut self, key: &str, hash: &ValueHash) {
+        self.key(key);
+        self.to.push('"');
+        hash.write_hex(self.to);
+        self.to.push('"');
+    }
+
+    fn value(&mut self, key: &str, value: &impl Serialize) {
+        self.key(key);
+        self.to.push_str(&serde_json::to_string(value).expect("BUG: a part of an event is no JSON"));
+    }
+
+    fn maybe<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        if let Some(value) = value {
+            write(self, value);
+        }
     }
 }
 

@@ -6,11 +6,8 @@
 //! the rest of its run waits for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -18,24 +15,19 @@ use futures_util::stream::FuturesUnordered;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
-use tracing::Instrument;
 
-use super::input::constant_input;
+use super::attempts::{Attempt, AttemptId, Attempted};
 use super::journal::Journal;
 use super::people::Door;
 use super::recall::{Key, Recall};
 use super::values::Values;
 use super::{Answers, Reused, RunOptions, RunOutcome, spans};
-use crate::cache::{Flights, Follower, Found, Leader};
 use crate::check::PlanChecker;
-use crate::event::{
-    AttemptReport, Command, DecideField, Event, Outcome, PassEnd, RunEnded, RunStarted, SEMANTICS, Status, TimerKind,
-};
+use crate::event::{Command, DecideField, Event, Outcome, PassEnd, RunEnded, RunStarted, SEMANTICS, Status, TimerKind};
 use crate::expr::Datum;
-use crate::failure::StepError;
 use crate::graph::Workflow;
 use crate::id::{ById, StepId};
-use crate::node::{Input, Kinds, NodeContext, NodeError, Output, RunContext};
+use crate::node::{Input, Kinds, NodeContext, RunContext};
 use crate::observer::Records;
 use crate::scheduler::{Effects, Scheduler};
 use crate::store::Summary;
@@ -45,39 +37,6 @@ const TRANSACTIONS_AT_A_STRETCH: u64 = 1_000;
 
 /// How many answers that need not be made are part of one transaction.
 const FOUND_AT_A_STRETCH: u32 = 256;
-
-type AttemptId = (StepId, u32);
-
-/// What came of an attempt.
-enum Attempted {
-    /// It ran; others may wait for what its leader has to say.
-    Ran(Result<Output, NodeError>, Option<Leader>),
-    /// Somebody else made the answer before it began.
-    Found(Found),
-}
-
-/// One attempt in flight.
-struct Attempt {
-    id: AttemptId,
-    /// `None` once it was given up: whatever it held is dropped, and nothing will come of it.
-    work: Option<Pin<Box<dyn Future<Output = Attempted> + Send>>>,
-    /// Under which its answer is kept.
-    key: Option<Key>,
-}
-
-impl Future for Attempt {
-    type Output = (AttemptId, Option<Key>, Attempted);
-
-    /// A panic of the node's code is an error of its step, never of the run loop.
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let (id, key) = (self.id, self.key);
-        let Some(work) = &mut self.work else { return Poll::Pending };
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-            Ok(polled) => polled.map(|result| (id, key, result)),
-            Err(panic) => Poll::Ready((id, key, Attempted::Ran(Err(panicked(&*panic).into()), None))),
-        }
-    }
-}
 
 /// Everything that one run needs while it is driven.
 pub(super) struct Driver {
@@ -96,11 +55,11 @@ pub(super) struct Driver {
     pub(super) journal: Journal,
     pub(super) recall: Recall,
     pub(super) found: Reused,
-    attempts: FuturesUnordered<Attempt>,
+    pub(super) attempts: FuturesUnordered<Attempt>,
     /// Attempts that ended at their first poll and have not been looked at.
-    finished: VecDeque<(AttemptId, Option<Key>, Attempted)>,
+    pub(super) finished: VecDeque<(AttemptId, Option<Key>, Attempted)>,
     /// The context of each attempt that has not ended: what stops it.
-    flights: IndexMap<AttemptId, Arc<NodeContext>, ById>,
+    pub(super) flights: IndexMap<AttemptId, Arc<NodeContext>, ById>,
     pub(super) timers: BTreeSet<(Instant, StepId, u32, TimerKind)>,
     pub(super) started: Instant,
     /// How long the run had been going on when this driver began, in microseconds.
@@ -373,113 +332,6 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, step: StepId, attempt: u32) {
-        let code = self.scheduler.node(step).expect("BUG: the root was started").code.clone();
-        let key = self.key_of(step).or_else(|| self.bare_key(step, &code));
-        if let Some(found) = self.remembered_late(step, key) {
-            return self.finished.push_back(((step, attempt), key, Attempted::Found(found)));
-        }
-        let flight = self.join(key);
-        let follows = matches!(flight, Some(Err(_)));
-        if let Some(found) = self.kept_late(attempt, key, &code).filter(|_| !follows) {
-            // Whoever has come to follow meanwhile has it too.
-            flight.into_iter().flatten().for_each(|leader| leader.landed(found.clone()));
-            return self.finished.push_back(((step, attempt), key, Attempted::Found(found)));
-        }
-        let node = self.scheduler.node(step).expect("BUG: the root was started");
-        let kind = self.kinds.node(&node.code.kind).cloned();
-        let kind_name = || node.code.kind.clone();
-        let missing = kind.is_none().then(kind_name);
-        let again = node.retry.max > 0;
-        let context = Arc::new(NodeContext {
-            path: self.scheduler.path(step),
-            attempt,
-            sample: self.scheduler.sample(step),
-            run: self.context.clone(),
-            cancelled: OnceLock::new(),
-        });
-        let input = match node.has_input {
-            true if again => self.rendered.get(&step).cloned(),
-            true => self.rendered.swap_remove(&step),
-            false => Some(constant_input(&node.code)),
-        };
-        let input = input.expect("BUG: a start without its input");
-        let stop = context.clone();
-        let shared = flight.zip(key).map(|(flight, key)| (flight, key, self.recall.flights.clone()));
-        let work = async move {
-            let leader = match shared {
-                Some((flight, key, flights)) => match lead(flight, &flights, key, &context).await {
-                    Ok(leader) => Some(leader),
-                    Err(found) => return Attempted::Found(found),
-                },
-                None => None,
-            };
-            let running = async {
-                match kind {
-                    Some(kind) => kind.run(&context, input).await,
-                    None => {
-                        let name = missing.unwrap_or_default();
-                        Err(StepError::terminal("no_kind", format!("no implementation of the kind `{name}`")).into())
-                    }
-                }
-            };
-            Attempted::Ran(spans::attempt(running).await, leader)
-        };
-        let span = spans::step(&stop, &node.code.kind);
-        let work: Pin<Box<dyn Future<Output = Attempted> + Send>> =
-            if span.is_disabled() { Box::pin(work) } else { Box::pin(work.instrument(span)) };
-        let mut work = Attempt { id: (step, attempt), work: Some(work), key };
-        // Whoever has to wait is polled once more, by the loop, before anything else is awaited: no wake-up can be lost.
-        match Pin::new(&mut work).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(ended) => self.finished.push_back(ended),
-            Poll::Pending => {
-                self.flights.insert((step, attempt), stop);
-                self.attempts.push(work);
-            }
-        }
-    }
-
-    /// The event for an attempt that ended.
-    fn settled(&mut self, (step, attempt): AttemptId, key: Option<Key>, result: Attempted) -> Event {
-        self.flights.swap_remove(&(step, attempt));
-        let (result, leader) = match result {
-            Attempted::Found(found) => return self.found_event(step, attempt, found, self.undecided(step, key)),
-            Attempted::Ran(result, leader) => (result, leader),
-        };
-        let (result, usage, provenance) = match result {
-            Ok(output) => (Ok(output.value), output.usage, output.provenance),
-            Err(failed) => (Err(failed.error), failed.usage, failed.provenance),
-        };
-        let result = result.and_then(|value| self.values.store_output(value));
-        let provenance = provenance.map(|report| self.values.store(report));
-        if let (Ok(value), Some(key)) = (&result, key) {
-            let code = self.scheduler.node(step).expect("BUG: the root was started").code.clone();
-            let paid = self.paid(step, key, *value, usage, &code);
-            if let Some((leader, found)) = leader.zip(paid) {
-                leader.landed(found);
-                self.journal.hold(leader);
-            }
-        }
-        Event::Settled {
-            step,
-            attempt,
-            result,
-            report: AttemptReport { usage, provenance, key: self.undecided(step, key) }.boxed(),
-        }
-    }
-
-    /// The event of the first timer; an attempt whose grace is over is given up.
-    fn next_timer(&mut self) -> Event {
-        let (_, step, attempt, timer) = self.timers.pop_first().expect("BUG: a timer ran out and is not there");
-        let event = Event::Timer { step, attempt, timer };
-        if timer == TimerKind::Grace && self.scheduler.accepts(&event) {
-            self.flights.swap_remove(&(step, attempt));
-            let given_up = self.attempts.iter_mut().find(|given_up| given_up.id == (step, attempt));
-            given_up.expect("BUG: a flight without its attempt").work = None;
-        }
-        event
-    }
-
     fn outcome(self) -> RunOutcome {
         let wall_ms = self.elapsed_us() / 1_000;
         if let Some(failure) = self.journal.failure() {
@@ -518,32 +370,6 @@ impl Driver {
     }
 }
 
-/// Leads the attempts under a key, or waits for the one that does; who has failed is followed by the next. What is cancelled
-/// meanwhile goes on to its work, which ends it.
-async fn lead(
-    mut flight: Result<Leader, Follower>,
-    flights: &Flights,
-    key: Key,
-    context: &NodeContext,
-) -> Result<Leader, Found> {
-    loop {
-        let follower = match flight {
-            Ok(leader) => return Ok(leader),
-            Err(follower) => follower,
-        };
-        tokio::select! {
-            biased;
-            landing = follower.landing() => {
-                if let Some(found) = landing {
-                    return Err(found);
-                }
-            }
-            () = context.cancelled().cancelled() => std::future::pending().await,
-        }
-        flight = flights.join(key.hash);
-    }
-}
-
 async fn news(answers: Option<&Answers>) {
     if let Some(answers) = answers {
         answers.news().await;
@@ -554,10 +380,4 @@ async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
     }
-}
-
-fn panicked(payload: &(dyn std::any::Any + Send)) -> StepError {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned());
-    StepError::terminal("panic", format!("the node's code panicked: {text}"))
 }

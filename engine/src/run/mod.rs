@@ -4,6 +4,7 @@
 //! of them into events. Nothing is decided here: whoever wants to know why a step ran reads the scheduler.
 
 mod ask;
+mod attempts;
 mod drive;
 mod evaluate;
 mod fold;

@@ -1,5 +1,6 @@
 //! The driver with real nodes on real (or paused) time: what a run gives, and that nothing is lost, repeated or left behind.
 
+mod durable;
 mod flow;
 
 use std::collections::BTreeSet;

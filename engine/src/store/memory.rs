@@ -22,8 +22,11 @@ struct Kept {
     values: BTreeMap<ValueHash, Arc<str>>,
     entries: BTreeMap<ValueHash, CacheEntry>,
     driven: BTreeSet<String>,
-    letters: Vec<(String, Letter, Option<Result<(), String>>)>,
+    letters: Vec<Posted>,
 }
+
+/// A letter, to whom it goes, and its verdict.
+type Posted = (String, Letter, Option<Result<(), String>>);
 
 impl Memory {
     fn kept(&self) -> MutexGuard<'_, Kept> {

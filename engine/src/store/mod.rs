@@ -307,5 +307,5 @@ impl EntryFilter {
 /// Every text of 64 hexadecimal digits in a text: what may be the name of a value.
 pub fn hashes_in(text: &str) -> impl Iterator<Item = ValueHash> + '_ {
     let runs = text.split(|c: char| !matches!(c, '0'..='9' | 'a'..='f'));
-    runs.filter(|run| run.len() == 64).filter_map(|run| ValueHash::from_hex(run))
+    runs.filter(|run| run.len() == 64).filter_map(ValueHash::from_hex)
 }

@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::{Arc, Once};
+
+use serde_json::{Value, json};
 
 use super::drive::{self, Driven, Plan};
 use super::generate::{self, Flavour};
@@ -14,7 +16,10 @@ use super::spec::{Checked, Level, Program};
 use super::world::World;
 use super::{Random, flow};
 use crate::diagnostic::{Diagnostic, codes};
-use crate::event::{Bound, Status};
+use crate::event::{Bound, Event, Logged, Status, Writer, input_event};
+use crate::graph::Graph;
+use crate::id::ValueHash;
+use crate::observer::Records;
 use crate::scheduler::{Effects, Scheduler};
 use crate::state::State;
 
@@ -24,8 +29,10 @@ pub const FREE: Plan = Plan {
     order: 0,
     cancel_after: None,
     calls_max: None,
-    steps_max: 1_000_000,
+    steps_max: drive::FREE_STEPS,
     silent: false,
+    held_one_in: 0,
+    dies_one_in: 0,
     keep: 0,
 };
 
@@ -44,6 +51,14 @@ pub struct Totals {
     pub steps: usize,
     /// Prefixes of logs that were folded.
     pub folds: u64,
+    /// Logs that were written, read back and folded.
+    pub read: u64,
+    /// Drivers that died.
+    pub deaths: usize,
+    /// Answers that were found.
+    pub found: u64,
+    /// What the logs that were written tell of, as `decided guard`.
+    pub told: BTreeSet<String>,
     /// Runs that waited for people at the end.
     pub suspended: u64,
     /// Programs that the checker refused, by code.
@@ -59,6 +74,8 @@ impl Totals {
         self.runs += 1;
         self.steps += driven.steps;
         self.suspended += u64::from(driven.ended.status == Status::Suspended);
+        self.deaths += driven.deaths.len();
+        self.found += driven.found;
         self.transitions.extend(&driven.transitions);
     }
 
@@ -75,7 +92,7 @@ impl fmt::Display for Totals {
         write!(
             f,
             "simulated {} workflows ({} with loops, {} that succeed; the checker refused {refused}: {:?}; too large {}), \
-             {} runs ({} suspended), {} steps, {} folds",
+             {} runs ({} suspended, {} deaths of drivers, {} answers found), {} steps, {} folds, {} of them of written logs",
             self.workflows,
             self.looped,
             self.succeeded,
@@ -83,8 +100,11 @@ impl fmt::Display for Totals {
             self.large,
             self.runs,
             self.suspended,
+            self.deaths,
+            self.found,
             self.steps,
-            self.folds
+            self.folds,
+            self.read
         )
     }
 }
@@ -173,11 +193,15 @@ pub fn examine(program: &Program, seed: u64, flavour: Flavour, totals: &mut Tota
     totals.succeeded += u64::from(expected.output.is_some());
     let mut random = Random(seed ^ 0xF10F);
     let snapshots = if seed.is_multiple_of(100) { usize::MAX } else { 2 };
-    for (max_parallel, silent) in [(1, false), (2, true), (3, false), (16, true)] {
+    for (max_parallel, silent, held_one_in, dies_one_in) in
+        [(1, false, 0, 0), (2, true, 2, 0), (3, false, 3, 5), (16, true, 0, 4)]
+    {
         let plan = Plan {
             max_parallel,
             order: random.next(),
             silent,
+            held_one_in,
+            dies_one_in,
             keep: if max_parallel == 3 { snapshots } else { 0 },
             ..FREE
         };
@@ -198,48 +222,123 @@ pub fn examine(program: &Program, seed: u64, flavour: Flavour, totals: &mut Tota
             assert_eq!(driven.account.output, expected.output, "output with {max_parallel} at once");
         }
         if plan.keep > 0 {
-            folds(checked, &driven, totals);
+            folds(checked, &driven, &mut random, totals);
         }
     }
     interrupted(checked, &world, &mut random, totals);
     if flavour.people {
-        let plan = Plan { max_parallel: 2, order: random.next(), keep: 2, ..FREE };
+        let plan = Plan { max_parallel: 2, order: random.next(), keep: 2, ..disturbed(&mut random) };
         let driven = run(checked, &World { silence: true, ..world }, &plan);
         totals.add(&driven);
-        folds(checked, &driven, totals);
+        folds(checked, &driven, &mut random, totals);
     }
 }
 
-/// Folds prefixes of the log and compares with the scheduler as it was.
-fn folds(checked: &Checked, driven: &Driven, totals: &mut Totals) {
-    totals.folds += driven.snapshots.len() as u64;
-    for (prefix, snapshot) in &driven.snapshots {
+/// A plan in which answers may be found and drivers may die.
+fn disturbed(random: &mut Random) -> Plan {
+    let mut one_in = |usual| if random.one_in(2) { usual } else { 0 };
+    Plan { held_one_in: one_in(3), dies_one_in: one_in(6), ..FREE }
+}
+
+/// Folds prefixes of the log and compares with the scheduler as it was; some logs are written and read back.
+fn folds(checked: &Checked, driven: &Driven, random: &mut Random, totals: &mut Totals) {
+    totals.folds += (driven.snapshots.len() + driven.deaths.len()) as u64;
+    for (prefix, snapshot) in driven.snapshots.iter().chain(&driven.deaths) {
         let mut scheduler = Scheduler::new(checked.workflow.graph.clone());
         let mut effects = Effects::default();
         for (event, derived) in &driven.log[..*prefix] {
             scheduler.apply(event, &mut effects);
-            let again: Vec<String> = effects.events.drain(..).map(|event| format!("{event:?}")).collect();
-            assert_eq!(&again, derived, "the fold derives other events");
+            let (again, derived) = (format!("{:?}", effects.events), format!("{derived:?}"));
+            assert_eq!(again, derived, "the fold derives other events");
+            effects.events.clear();
             effects.commands.clear();
         }
         assert!(scheduler == *snapshot, "the fold differs after {prefix} events");
+    }
+    if random.one_in(4) {
+        totals.read += 1;
+        let (scheduler, lines) = written(checked, driven, &mut totals.told);
+        let (again, read) = read_back(checked, &lines);
+        assert_eq!(read, lines, "the log that was read back says something else");
+        assert!(again == scheduler, "the fold of the log that was read back differs");
+    }
+}
+
+/// The log as it is written, and the scheduler at its end.
+fn written(checked: &Checked, driven: &Driven, told: &mut BTreeSet<String>) -> (Scheduler, String) {
+    let mut scheduler = Scheduler::new(checked.workflow.graph.clone());
+    let mut log = Log::default();
+    for (event, _) in &driven.log {
+        log.apply(&mut scheduler, event);
+    }
+    for line in log.lines.lines() {
+        let line: Value = serde_json::from_str(line).expect("a line that is JSON");
+        let more = ["field", "state", "timer", "end", "status"].iter().find_map(|key| line[key].as_str());
+        told.insert(format!("{} {}", line["type"].as_str().unwrap_or_default(), more.unwrap_or_default()));
+    }
+    (scheduler, log.lines)
+}
+
+/// Folds a log that was written, and writes it anew.
+fn read_back(checked: &Checked, lines: &str) -> (Scheduler, String) {
+    let mut scheduler = Scheduler::new(checked.workflow.graph.clone());
+    let mut log = Log::default();
+    let drawn = checked.drawn.iter().zip(0_usize..);
+    let drawn: BTreeMap<ValueHash, &Arc<Graph>> =
+        drawn.map(|(graph, number)| (ValueHash::of(&json!(number)), graph)).collect();
+    let mut regraph = |_, plan| drawn.get(&plan).map(|graph| (*graph).clone()).ok_or_else(|| format!("no plan {plan}"));
+    for line in lines.lines() {
+        let line = Logged::parse(line).expect("a line that can be read");
+        let event = input_event(&line.line, &mut regraph).expect("an event that can be read");
+        event.iter().for_each(|event| log.apply(&mut scheduler, event));
+    }
+    (scheduler, log.lines)
+}
+
+/// A log that is being written.
+#[derive(Default)]
+struct Log {
+    writer: Writer,
+    sequence: u64,
+    lines: String,
+}
+
+impl Log {
+    /// Applies an event and writes down what follows.
+    fn apply(&mut self, scheduler: &mut Scheduler, event: &Event) {
+        let mut effects = Effects { events: vec![event.clone()], ..Effects::default() };
+        scheduler.apply(event, &mut effects);
+        let (first, time_us) = (self.sequence, 7 * self.sequence);
+        self.sequence += effects.events.len() as u64;
+        let events: Arc<[Event]> = effects.events.into();
+        let records = Records { first, time_us, events: &events, scheduler };
+        records.iter().for_each(|record| self.writer.write(&record, &mut self.lines));
     }
 }
 
 /// Runs that end early: cancelled, out of calls, out of steps.
 fn interrupted(checked: &Checked, world: &World, random: &mut Random, totals: &mut Totals) {
     let cancel_after = Some(random.below(12) as usize);
-    let plan = Plan { max_parallel: 3, order: random.next(), cancel_after, keep: 2, ..FREE };
+    let plan = Plan { max_parallel: 3, order: random.next(), cancel_after, keep: 2, ..disturbed(random) };
     let driven = run(checked, world, &plan);
     totals.add(&driven);
+    folds(checked, &driven, random, totals);
     let (calls_max, silent) = (random.below(5), random.one_in(2));
-    let plan = Plan { max_parallel: 3, order: random.next(), calls_max: Some(calls_max), silent, ..FREE };
+    let plan = Plan {
+        max_parallel: 3,
+        order: random.next(),
+        calls_max: Some(calls_max),
+        silent,
+        keep: 1,
+        ..disturbed(random)
+    };
     let driven = run(checked, world, &plan);
     totals.add(&driven);
+    folds(checked, &driven, random, totals);
     assert!(driven.ended.usage.calls <= calls_max, "{} calls of {calls_max}", driven.ended.usage.calls);
     let ended = &driven.ended;
     assert!(ended.bound.is_none_or(|bound| bound == Bound::Calls) && ended.status != Status::Cancelled, "{ended:?}");
-    let plan = Plan { max_parallel: 2, order: random.next(), steps_max: 1 + random.below(30), ..FREE };
+    let plan = Plan { max_parallel: 2, order: random.next(), steps_max: 1 + random.below(30), ..disturbed(random) };
     let driven = run(checked, world, &plan);
     totals.add(&driven);
     assert!(driven.steps as u64 <= plan.steps_max + 1, "{} steps of {}", driven.steps, plan.steps_max);

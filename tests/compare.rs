@@ -1,0 +1,118 @@
+//! `flowrun diff` and `flowrun explain` from outside: what they say of runs that were really made, and how they end.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use super::cli::{Place, code, stderr, stdout};
+
+const WORKFLOW: &str = r#"
+flowrun: 1
+name: w
+inputs: {word: string}
+nodes:
+  a: {prompt: "Look at {{ word }}.\nBe brief.\n"}
+  b: {when: "word == 'x'", prompt: "second {{ a }}"}
+  c: {prompt: "third {{ b }}"}
+  d: {prompt: "fixed"}
+  o: {prompt: "never kept", cache: "off"}
+output: {a: a, d: d, c: c | default('none')}
+"#;
+
+/// A place with the workflow and a model that answers everything in one way.
+fn place() -> Place {
+    let place = Place::new();
+    place.write("w.yaml", WORKFLOW);
+    place.write("replies.yaml", "- {match: '', reply: same}\n");
+    place
+}
+
+/// Runs the workflow; gives the run's id.
+fn run(place: &Place, word: &str) -> String {
+    let output = place.run(&["w.yaml", "--input", &format!("word={word}"), "--json"]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    report["run"].as_str().unwrap().to_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&stdout(output)).unwrap_or_else(|_| panic!("{}{}", stdout(output), stderr(output)))
+}
+
+#[test]
+fn equal_runs_are_equal_whoever_paid() {
+    let place = place();
+    let (first, second) = (run(&place, "y"), run(&place, "y"));
+    let output = place.flowrun(&["diff", &first, &second]);
+    let text = stdout(&output);
+    assert_eq!(code(&output), 0, "{text}{}", stderr(&output));
+    assert!(text.contains("no step differs") && text.contains("output: the same"), "{text}");
+    assert!(text.contains("2 answers found, which saved 2 calls"), "{text}");
+    let difference = json(&place.flowrun(&["diff", &first, &second, "--json"]));
+    assert_eq!((&difference["same_outcome"], &difference["b"]["saved"]["calls"]), (&true.into(), &2.into()));
+    let all = stdout(&place.flowrun(&["diff", &first, &second, "--all"]));
+    assert!(all.contains("= d") && all.contains("cached"), "{all}");
+}
+
+#[test]
+fn the_first_difference_is_shown_with_what_changed_in_its_prompt() {
+    let place = place();
+    let (first, second) = (run(&place, "y"), run(&place, "x"));
+    let output = place.flowrun(&["diff", &first, &second]);
+    let text = stdout(&output);
+    assert_eq!(code(&output), 1, "{text}");
+    for line in ["word: \"y\" → \"x\"", "- Look at y.", "+ Look at x.", "  Be brief.", "~ b  skipped → succeeded"] {
+        assert!(text.contains(line), "`{line}` is not in:\n{text}");
+    }
+    assert!(text.contains("first difference: step `a` differs in its input\n"), "{text}");
+    assert!(!text.contains("~ d"), "{text}");
+    let step = place.flowrun(&["diff", &first, &second, "d"]);
+    assert!(code(&step) == 0 && stdout(&step).contains("step `d`: the same in both runs"), "{}", stdout(&step));
+    let step = place.flowrun(&["diff", &first, &second, "b", "--json"]);
+    assert_eq!((code(&step), &json(&step)["kind"]), (1, &"changed".into()));
+    let wrong = place.flowrun(&["diff", &first, &second, "bb"]);
+    assert!(code(&wrong) == 2 && stderr(&wrong).contains("did you mean `b`?"), "{}", stderr(&wrong));
+    let wrong = place.flowrun(&["diff", &first, "nothing"]);
+    assert!(code(&wrong) == 2 && stderr(&wrong).contains("no run begins with `nothing`"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_step_says_why_it_was_skipped_what_it_asked_and_who_paid() {
+    let place = place();
+    let first = run(&place, "y");
+    let why = stdout(&place.flowrun(&["explain", "last", "c"]));
+    assert!(why.contains("`c` was skipped: it requires `b`, which was skipped [log "), "{why}");
+    assert!(why.contains("`b` was skipped: its `when` is false: word == 'x' [log "), "{why}");
+    run(&place, "z");
+    let miss = stdout(&place.flowrun(&["explain", "last", "a"]));
+    assert!(miss.contains(&format!("that of `a` of the run {first}; since then 1 part changed:")), "{miss}");
+    assert!(miss.contains("- Look at y.") && miss.contains("+ Look at z."), "{miss}");
+    assert!(miss.contains("no answer was found under its key") && miss.contains("attempt 1 began at"), "{miss}");
+    assert!(miss.contains("`b` (was skipped) and the output depend on it"), "{miss}");
+    let hit = json(&place.flowrun(&["explain", "last", "d", "--json"]));
+    assert_eq!((&hit["found"]["run"], &hit["found"]["word"]), (&first.as_str().into(), &"cached".into()));
+    assert_eq!(hit["attempts"], serde_json::json!([]));
+    let off = stdout(&place.flowrun(&["explain", "last", "o"]));
+    assert!(off.contains("it asked the same\n"), "{off}");
+    assert!(off.contains("no answer was looked for: `cache` is off for it"), "{off}");
+    place.run(&["w.yaml", "--input", "word=z", "--fresh"]);
+    let fresh = stdout(&place.flowrun(&["explain", "last", "d"])).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(fresh.contains("it asked the same: this run was told to read none (`--fresh`)"), "{fresh}");
+    let wrong = place.flowrun(&["explain", "last", "bb"]);
+    assert!(code(&wrong) == 2 && stderr(&wrong).contains("did you mean `b`?"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn another_model_is_a_part_of_the_key_that_changed() {
+    let place = place();
+    run(&place, "y");
+    place.write("others.yaml", "- {match: '', reply: \"other \\e[2J\"}\n");
+    place.flowrun(&["run", "w.yaml", "--input", "word=y", "-q", "--model", "scripted:others.yaml"]);
+    let miss = stdout(&place.flowrun(&["explain", "last", "d"]));
+    assert!(miss.contains("identity.model.model: \"replies.yaml\" → \"others.yaml\""), "{miss}");
+    let runs = stdout(&place.flowrun(&["runs", "--json"]));
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+    let ids: Vec<String> = runs.lines().map(id).collect();
+    let text = stdout(&place.flowrun(&["diff", &ids[0], &ids[1], "--all"]));
+    assert!(text.contains("differs in its key"), "{text}");
+    assert!(text.contains("other") && !text.contains('\u{1b}'), "what a model says cannot steer the terminal: {text}");
+}
