@@ -72,7 +72,8 @@ impl Scheduler {
     /// are charged in full and forgotten, people are asked again. O(steps), once per driver. Timers keep their times: that is the
     /// driver's part.
     pub(super) fn attach(&mut self, max_parallel: u32, effects: &mut Effects) {
-        self.max_parallel = if fault::is(Fault::LimitOfTheFirstDriver) { self.max_parallel } else { max_parallel.max(1) };
+        self.max_parallel =
+            if fault::is(Fault::LimitOfTheFirstDriver) { self.max_parallel } else { max_parallel.max(1) };
         let forgotten: Vec<(StepId, u32)> = self.abandoned.iter().copied().collect();
         let forgotten = forgotten.into_iter().filter(|_| !fault::is(Fault::LostAbandonedIsAwaited));
         forgotten.for_each(|(step, attempt)| self.give_up(step, attempt));
@@ -87,7 +88,9 @@ impl Scheduler {
                     self.step_mut(step).attempt += 1;
                     self.issue(step, effects);
                 }
-                Flight::None if self.is_asked(step) && !fault::is(Fault::AskedOnce) => effects.commands.push(Command::Ask { step }),
+                Flight::None if self.is_asked(step) && !fault::is(Fault::AskedOnce) => {
+                    effects.commands.push(Command::Ask { step })
+                }
                 Flight::None => {}
             }
         }

@@ -10,7 +10,9 @@ use super::answer::Answers;
 use super::oracle::Account;
 use super::spec::Checked;
 use super::world::{Person, World};
-use crate::event::{AttemptReport, Command, DecideField, Decision, Event, RunEnded, RunStarted, SEMANTICS, Status, TimerKind, Usage};
+use crate::event::{
+    AttemptReport, Command, DecideField, Decision, Event, RunEnded, RunStarted, SEMANTICS, Status, TimerKind, Usage,
+};
 use crate::failure::{ErrorClass, StepError};
 use crate::graph::{Limits, Work};
 use crate::id::{StepId, ValueHash};
@@ -326,9 +328,7 @@ impl Simulation<'_> {
         let decision = self.answers.decide(&self.scheduler, step, field);
         match decision {
             Decision::Input { hash, calls, key, .. }
-                if plan.held_one_in > 0
-                    && self.scheduler.is_leaf(step)
-                    && self.holding.one_in(plan.held_one_in) =>
+                if plan.held_one_in > 0 && self.scheduler.is_leaf(step) && self.holding.one_in(plan.held_one_in) =>
             {
                 self.held.push(step);
                 Decision::Input { hash, calls, key, held: true }

@@ -136,9 +136,15 @@ async fn what_was_paid_once_is_found_again() {
     let second = bench.run("r2", text).await;
     assert_eq!(steps_and_calls(&second), (3, 3, 0));
     assert_eq!((bench.attempts().len(), second.steps), (0, 0));
-    assert_eq!((second.output, first.output), (Some(json!(["one", "one", "one two!"])), Some(json!(["one", "one", "one two!"]))));
+    assert_eq!(
+        (second.output, first.output),
+        (Some(json!(["one", "one", "one two!"])), Some(json!(["one", "one", "one two!"])))
+    );
     let from = bench.entries().into_iter().map(|entry| (entry.run, entry.step, entry.usage.calls));
-    assert_eq!(from.collect::<BTreeSet<_>>(), BTreeSet::from([("r1".into(), "a".into(), 1), ("r1".into(), "c".into(), 1)]));
+    assert_eq!(
+        from.collect::<BTreeSet<_>>(),
+        BTreeSet::from([("r1".into(), "a".into(), 1), ("r1".into(), "c".into(), 1)])
+    );
 }
 
 #[tokio::test]
@@ -251,7 +257,8 @@ async fn who_follows_a_cancelled_leader_asks_again() {
     let text = "
 nodes:
   g: {timeout: 1s, on_error: skip, nodes: {x: {say: sleep 5000}}}
-  b: {say: sleep 5000}
+  z: {value: 1}
+  b: {say: sleep 5000, needs: [z]}
 output: b";
     let outcome = bench.run("r1", text).await;
     assert_eq!((outcome.output, bench.attempts()), (Some(json!("sleep 5000")), vec!["g/x".to_owned(), "b".to_owned()]));
@@ -272,7 +279,8 @@ output: b";
 #[tokio::test]
 async fn only_what_fits_is_kept() {
     let bench = Bench::default();
-    let outcome = bench.run("r1", "nodes: {a: {say: fail, on_error: skip}, b: {say: x, schema: integer, on_error: skip}}").await;
+    let outcome =
+        bench.run("r1", "nodes: {a: {say: fail, on_error: skip}, b: {say: x, schema: integer, on_error: skip}}").await;
     assert_eq!((outcome.status, bench.attempts().len()), (Status::Success, 2));
     assert_eq!(bench.entries(), []);
     let outcome = bench.run("r2", "nodes: {b: {say: x, schema: integer}}").await;
@@ -327,7 +335,10 @@ output: [b, n, each, ask]";
     let first = bench.run_with(text, RunOptions { corrections, ..bench.options("r1") }).await;
     assert_eq!(first.output, Some(json!(["cutcut", "3", ["item 1", "other"], "yes"])));
     assert_eq!(bench.attempts().into_iter().collect::<BTreeSet<_>>(), ["b", "each[0]", "n"].map(str::to_owned).into());
-    assert!(bench.entries().iter().all(|entry| entry.step != "a" && entry.step != "each[1]"), "it is of this run alone");
+    assert!(
+        bench.entries().iter().all(|entry| entry.step != "a" && entry.step != "each[1]"),
+        "it is of this run alone"
+    );
     let corrections = set(&[("a", json!("saw")), ("v", json!("cutcut")), ("ask", json!("no"))]);
     let options = RunOptions { corrections, memo: bench.memo("r1"), fresh: true, ..bench.options("r2") };
     let second = bench.run_with(text, options).await;
