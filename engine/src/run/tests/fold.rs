@@ -2,8 +2,9 @@
 
 use super::recall::{Bench, Person};
 use super::*;
+use crate::cache::Memo;
 use crate::event::Logged;
-use crate::store::{Memory, RunInfo, Store, Stored, Transaction, hashes_in};
+use crate::store::{EntryFilter, Memory, RunInfo, Store, Stored, Transaction, hashes_in};
 
 /// A loop, a map with an equal pair, samples, a retry, passes, an expansion, a person, and a step whose answer is not kept.
 const RICH: &str = "
@@ -54,11 +55,18 @@ fn options(bench: &Bench, id: &str, answered: bool) -> RunOptions {
     options
 }
 
-/// A bench whose store has the first transactions of a run and the values that they name.
+/// A bench whose store has the first transactions of a run, the values that they name, and the answers of earlier runs.
 fn prefix_of(bench: &Bench, id: &str, log: &[Stored]) -> Bench {
     let cut = Bench { store: Memory::default(), ..bench.clone() };
     let run = RunInfo { origin: json!({"inputs": inputs()}), ..cut.recording(id).run };
     cut.store.begin(&run).unwrap();
+    let mut entries = bench.store.entries(&EntryFilter::default()).unwrap();
+    entries.retain(|entry| entry.run != id);
+    let values = entries.iter().filter_map(|entry| Some((entry.value, bench.store.value(entry.value).unwrap()?)));
+    let (values, lines) = (values.collect(), String::new());
+    let earlier = Transaction { run: "earlier".into(), first: 0, lines, values, entries, summary: None };
+    cut.store.begin(&RunInfo { id: "earlier".into(), ..run }).unwrap();
+    cut.store.append(earlier, Box::new(|result| result.unwrap()));
     for stored in log {
         let values = hashes_in(&stored.lines).filter_map(|hash| Some((hash, bench.store.value(hash).unwrap()?)));
         let transaction = Transaction {
@@ -179,20 +187,65 @@ async fn a_run_may_be_cut_off_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_others_pay_is_counted_over_all_drivers() {
+async fn what_others_paid_is_counted_over_all_drivers() {
     let bench = Bench::default();
-    let text = "inputs: {plan: any}\nnodes: {a: {say: flaky 1}, b: {say: flaky 1}, c: {say: 'x {{ a }}', needs: [b]}}\noutput: c";
-    run(&bench.workflow(text), inputs(), &bench.kinds(), options(&bench, "r0", false)).await.unwrap();
-    let corrected =
-        || RunOptions { corrections: BTreeMap::from([("a".to_owned(), json!("y"))]), ..options(&bench, "r", false) };
-    let outcome = run(&bench.workflow(text), inputs(), &bench.kinds(), corrected()).await.unwrap();
-    assert_eq!((outcome.output.clone(), outcome.reused.steps, outcome.usage.calls), (Some(json!("x y")), 2, 1));
+    // `a` backs off, `b` makes the answer, `a` finds it when its time has come; `off` is remembered at its start.
+    let text = "
+inputs: {plan: any}
+nodes:
+  a: {say: first busy}
+  b: {say: first busy}
+  off: {say: x, cache: off}
+  set: {say: y}
+  twin: {say: y, needs: [set]}
+  end: {say: '{{ [a, b, off, set, twin] | join(\",\") }}'}
+output: end";
+    let memo = {
+        let old = Bench::default();
+        run(&old.workflow(text), inputs(), &old.kinds(), options(&old, "r0", false)).await.unwrap();
+        let log = old.logged("r0").into_iter().filter(|line| line.step == "off");
+        Some(Arc::new(Memo::new("r0", &log.collect::<Vec<_>>())))
+    };
+    let replaying = |bench: &Bench| RunOptions {
+        memo: memo.clone(),
+        corrections: BTreeMap::from([("set".to_owned(), json!("z"))]),
+        ..options(bench, "r", false)
+    };
+    let keep_x = |bench: &Bench| {
+        let values = vec![(ValueHash::of(&json!("x")), "\"x\"".into())];
+        let (lines, entries) = (String::new(), Vec::new());
+        bench.store.begin(&bench.recording("r0").run).unwrap();
+        let kept = Transaction { run: "r0".into(), first: 0, lines, values, entries, summary: None };
+        bench.store.append(kept, Box::new(|result| result.unwrap()));
+    };
+    keep_x(&bench);
+    let outcome = run(&bench.workflow(text), inputs(), &bench.kinds(), replaying(&bench)).await.unwrap();
+    assert_eq!((&outcome.output, outcome.reused.steps), (&Some(json!("first busy,first busy,x,z,y")), 3));
+    assert_eq!((outcome.usage.calls, outcome.reused.usage.calls), (4, 2));
     let log = bench.store.log("r", 0).unwrap();
     for length in 0..log.len() {
         let cut = prefix_of(&bench, "r", &log[..length]);
-        let again = resumed(&cut, text, "r", false).await.unwrap();
-        let all = cut.logged("r");
-        assert_eq!((again.usage, again.reused.steps), told(&cut, &all), "after {length}");
+        keep_x(&cut);
+        let mut options = replaying(&cut);
+        options.record.iter_mut().for_each(|record| record.run = cut.store.run("r").unwrap().unwrap());
+        let again = resume(&cut.workflow(text), &cut.kinds(), options).unwrap().await;
+        assert_eq!((again.status, &again.output), (Status::Success, &outcome.output), "after {length}");
+        assert_eq!((again.usage, again.reused.steps), told(&cut, &cut.logged("r")), "after {length}");
+        assert_eq!(again.reused, outcome.reused, "after {length}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_earlier_runs_paid_is_found_by_every_driver() {
+    let (bench, _, _) = whole(RICH, true).await;
+    let outcome = run(&bench.workflow(RICH), inputs(), &bench.kinds(), options(&bench, "r2", true)).await.unwrap();
+    let log = bench.store.log("r2", 0).unwrap();
+    assert_eq!((outcome.usage.calls, outcome.steps), (1, 1), "`after` alone is made again");
+    for length in 0..log.len() {
+        let cut = prefix_of(&bench, "r2", &log[..length]);
+        let again = resumed(&cut, RICH, "r2", true).await.unwrap();
+        assert_eq!((again.status, &again.output), (Status::Success, &outcome.output), "after {length}");
+        assert_eq!((again.usage, again.reused), (outcome.usage, outcome.reused), "after {length}");
     }
 }
 
