@@ -38,6 +38,10 @@ impl Source {
             Source::Correction => "correction",
         }
     }
+
+    fn of_word(word: &str) -> Option<Self> {
+        [Self::Cache, Self::Flight, Self::Replay, Self::Correction].into_iter().find(|source| source.word() == word)
+    }
 }
 
 /// An answer that somebody else paid for.
@@ -60,6 +64,15 @@ impl Found {
     pub fn provenance(&self) -> Value {
         let run = Some(&*self.run).filter(|run| !run.is_empty());
         json!({"from": {"how": self.source.word(), "run": run, "step": *self.step, "usage": self.usage}})
+    }
+
+    /// The answer that such a provenance tells of; `None`: it is that of an attempt.
+    pub(crate) fn told(provenance: &Value, value: Arc<Datum>) -> Option<Self> {
+        let from = &provenance["from"];
+        let source = from["how"].as_str().and_then(Source::of_word)?;
+        let text = |key: &str| from[key].as_str().unwrap_or_default().into();
+        let usage = Usage::deserialize(&from["usage"]).ok()?;
+        Some(Self { value, source, run: text("run"), step: text("step"), usage })
     }
 }
 

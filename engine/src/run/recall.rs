@@ -396,9 +396,12 @@ impl Driver {
         self.recall.keys.insert(step, key);
     }
 
-    /// An answer that the log tells of.
-    pub(super) fn know(&mut self, step: StepId, key: ValueHash, value: ValueHash, usage: Usage) {
-        let known = Known { value, run: self.journal.run().into(), step: self.scheduler.path(step), usage };
+    /// An answer that the log tells of: what a step of this run paid, or found.
+    pub(super) fn know(&mut self, step: StepId, key: ValueHash, value: ValueHash, usage: Usage, found: Option<Found>) {
+        let known = match found {
+            Some(Found { run, step, usage, .. }) => Known { value, run, step, usage },
+            None => Known { value, run: self.journal.run().into(), step: self.scheduler.path(step), usage },
+        };
         self.recall.known.entry(key).or_insert(known);
     }
 }

@@ -2,6 +2,8 @@
 
 mod durable;
 mod flow;
+mod fold;
+mod recall;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
