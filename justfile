@@ -15,6 +15,10 @@ sim count="20000":
 fuzz *targets:
     scripts/fuzz {{targets}}
 
+# Runs that are killed at random moments and go on, for long: `just soak 1000`.
+soak count="1000":
+    FLOWRUN_SOAK={{count}} scripts/soak
+
 # Everything that CI runs.
 ci:
     scripts/test

@@ -38,6 +38,10 @@ impl Source {
             Source::Correction => "correction",
         }
     }
+
+    fn of_word(word: &str) -> Option<Self> {
+        [Self::Cache, Self::Flight, Self::Replay, Self::Correction].into_iter().find(|source| source.word() == word)
+    }
 }
 
 /// An answer that somebody else paid for.
@@ -61,6 +65,15 @@ impl Found {
         let run = Some(&*self.run).filter(|run| !run.is_empty());
         json!({"from": {"how": self.source.word(), "run": run, "step": *self.step, "usage": self.usage}})
     }
+
+    /// The answer that such a provenance tells of; `None`: it is that of an attempt.
+    pub(crate) fn told(provenance: &Value, value: Arc<Datum>) -> Option<Self> {
+        let from = &provenance["from"];
+        let source = from["how"].as_str().and_then(Source::of_word)?;
+        let text = |key: &str| from[key].as_str().unwrap_or_default().into();
+        let usage = Usage::deserialize(&from["usage"]).ok()?;
+        Some(Self { value, source, run: text("run"), step: text("step"), usage })
+    }
 }
 
 type Landing = Option<Found>;
@@ -68,32 +81,45 @@ type Landing = Option<Found>;
 /// Attempts in flight by key, for runs that share them: equal questions of one process are asked once at a time. Cheap to clone:
 /// clones share.
 #[derive(Clone, Debug, Default)]
-pub struct Flights(Arc<Mutex<BTreeMap<ValueHash, watch::Receiver<Landing>>>>);
+pub struct Flights(Arc<Mutex<Open>>);
+
+#[derive(Debug, Default)]
+struct Open {
+    by_key: BTreeMap<ValueHash, watch::Receiver<Landing>>,
+    /// How many gave an answer and are over.
+    landed: u64,
+}
 
 impl Flights {
-    fn open(&self) -> MutexGuard<'_, BTreeMap<ValueHash, watch::Receiver<Landing>>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What an attempt under this key will give, if one is in flight.
     pub(crate) fn follow(&self, key: ValueHash) -> Option<Follower> {
-        self.open().get(&key).cloned().map(Follower)
+        self.open().by_key.get(&key).cloned().map(Follower)
     }
 
     /// Leads the attempts under this key, or follows the one that does.
     pub(crate) fn join(&self, key: ValueHash) -> Result<Leader, Follower> {
         let mut open = self.open();
-        if let Some(flight) = open.get(&key) {
+        if let Some(flight) = open.by_key.get(&key) {
             return Err(Follower(flight.clone()));
         }
         let (sender, receiver) = watch::channel(None);
-        open.insert(key, receiver);
+        open.by_key.insert(key, receiver);
         Ok(Leader { flights: self.clone(), key, sender })
+    }
+
+    /// How many flights gave an answer and are over: whoever saw neither a flight nor a kept answer before that number changed may
+    /// find one now.
+    pub(crate) fn landed(&self) -> u64 {
+        self.open().landed
     }
 }
 
 /// The right and the duty of one attempt to ask for all. Dropped without [`landed`](Self::landed) it tells the followers that
-/// nothing came of it.
+/// nothing came of it. Whoever comes while it is not dropped has the answer from it: so it is held until the answer is kept.
 #[derive(Debug)]
 pub(crate) struct Leader {
     flights: Flights,
@@ -103,14 +129,16 @@ pub(crate) struct Leader {
 
 impl Leader {
     /// Hands the answer on.
-    pub(crate) fn landed(self, found: Found) {
+    pub(crate) fn landed(&self, found: Found) {
         self.sender.send_replace(Some(found));
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        self.flights.open().remove(&self.key);
+        let mut open = self.flights.open();
+        open.by_key.remove(&self.key);
+        open.landed += u64::from(self.sender.borrow().is_some());
     }
 }
 

@@ -70,6 +70,30 @@ pub enum Fault {
     FailedPassIsVisible,
     /// What took the place of an error is part of the history.
     RecoveredIsVisible,
+    /// An attempt that was lost with its driver counts as a retry.
+    CutOffIsRetry,
+    /// An attempt that was lost with its driver does not begin anew.
+    LostIsAwaited,
+    /// A cancelled attempt that was lost with its driver keeps its slot.
+    LostCancelledIsAwaited,
+    /// The same, where its step has begun another one since.
+    LostAbandonedIsAwaited,
+    /// An attempt that is given up costs nothing.
+    GivenUpIsFree,
+    /// People are not asked again by the next driver.
+    AskedOnce,
+    /// The next driver may run as many at once as the first.
+    LimitOfTheFirstDriver,
+    /// A step that waits for an answer holds a slot.
+    HeldTakesASlot,
+    /// A held step that is cancelled is still held.
+    HeldIsNotLetGo,
+    /// A held step that got its answer still counts as one that waits.
+    HeldIsCountedOn,
+    /// A run whose people have not answered is suspended although an answer is on its way.
+    HeldIsSuspended,
+    /// A step whose answer was found does its work all the same.
+    FoundIsMissed,
 }
 
 impl Fault {
@@ -107,6 +131,18 @@ impl Fault {
         Fault::LastIsBeforeLast,
         Fault::FailedPassIsVisible,
         Fault::RecoveredIsVisible,
+        Fault::CutOffIsRetry,
+        Fault::LostIsAwaited,
+        Fault::LostCancelledIsAwaited,
+        Fault::LostAbandonedIsAwaited,
+        Fault::GivenUpIsFree,
+        Fault::AskedOnce,
+        Fault::LimitOfTheFirstDriver,
+        Fault::HeldTakesASlot,
+        Fault::HeldIsNotLetGo,
+        Fault::HeldIsCountedOn,
+        Fault::HeldIsSuspended,
+        Fault::FoundIsMissed,
     ];
 }
 

@@ -34,20 +34,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) async fn resume(wanted: &str, mut args: DriveArgs) -> ExitCode {
     let opened = args.open().and_then(|store| Ok((Runs::new(store.clone()).find(wanted)?, store)));
     match opened {
-        Ok((run, store)) => go_on(&run, store, &mut args).await.unwrap_or_else(|driven| refuse(&driven.to_string())),
+        Ok((run, store)) => go_on(&run, store, &mut args).await.unwrap_or_else(|why| refuse(&why.to_string())),
         Err(problem) => refuse(&problem),
     }
 }
 
-/// Why a run does not go on here: it does elsewhere.
+/// Why a run does not go on here.
 #[derive(Debug, thiserror::Error)]
-#[error("the run {0} goes on in another process at this moment")]
-struct GoesOn(String);
+enum NotHere {
+    #[error("the run {0} goes on in another process at this moment")]
+    Driven(String),
+    #[error("the run {id} {}", .status.ending())]
+    Over { id: String, status: Status },
+}
 
 /// Drives a run from where it stands.
-async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> Result<ExitCode, GoesOn> {
+async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> Result<ExitCode, NotHere> {
     if store.is_driven(&run.id).unwrap_or_default() {
-        return Err(GoesOn(run.id.clone()));
+        return Err(NotHere::Driven(run.id.clone()));
     }
     if let Err(problem) = may_go_on(run) {
         return Ok(refuse(&problem));
@@ -69,7 +73,8 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> 
     let driven = Driven { workflow, what, place: Place::Open(store), options, models, usage };
     match try_drive(driven, args, |_, _| None).await {
         // Somebody else was quicker.
-        Err(RunError::Start(StartError::Driven(id))) => Err(GoesOn(id)),
+        Err(RunError::Start(StartError::Driven(id))) => Err(NotHere::Driven(id)),
+        Err(RunError::Start(StartError::Over { id, status })) => Err(NotHere::Over { id, status }),
         result => Ok(result.unwrap_or_else(|problem| refuse(&problem.to_string()))),
     }
 }
@@ -203,11 +208,17 @@ pub(super) async fn answer(wanted: &str, step: &str, text: &str, mut args: Drive
             if let Ok(Some(_)) = store.verdict(letter) {
                 continue;
             }
-            if let Ok(code) = go_on(&run, store.clone(), &mut args).await {
-                // An answer that came before this one may have been taken in its place.
-                let refused = store.verdict(letter).ok().flatten().and_then(Result::err);
-                return refused
-                    .map_or(code, |problem| refuse(&format!("the answer was not taken: {}", clean(&problem))));
+            let ended = go_on(&run, store.clone(), &mut args).await;
+            match (ended, store.verdict(letter).ok().flatten()) {
+                // An answer that came before this one was taken in its place.
+                (Ok(_), Some(Err(problem))) => {
+                    return refuse(&format!("the answer was not taken: {}", clean(&problem)));
+                }
+                (Ok(code), Some(Ok(()))) => return code,
+                (Ok(code), None) => return over(&store, &run.id).map_or(code, |over| too_late(step, &over)),
+                (Err(over @ NotHere::Over { .. }), None) => return too_late(step, &over),
+                // Whoever drives the run, or did, has it.
+                (Err(_), _) => {}
             }
         }
         if waited > PATIENCE {
@@ -219,6 +230,16 @@ pub(super) async fn answer(wanted: &str, step: &str, text: &str, mut args: Drive
         tokio::time::sleep(PAUSE).await;
         waited += PAUSE;
     }
+}
+
+/// How the run ended, if it did.
+fn over(store: &SqliteStore, id: &str) -> Option<NotHere> {
+    let status = store.run(id).ok()??.summary?.status;
+    (status != Status::Suspended).then(|| NotHere::Over { id: id.to_owned(), status })
+}
+
+fn too_late(step: &str, over: &NotHere) -> ExitCode {
+    refuse(&format!("`{}` does not wait for an answer any more: {over}", clean(step)))
 }
 
 /// The answer that a text is to what a step asks.

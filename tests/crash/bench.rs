@@ -40,7 +40,7 @@ impl Case {
 /// How a process that was watched stands.
 pub(crate) enum Watched {
     /// It ended by itself.
-    Ended(Output),
+    Ended,
     /// It waits for answers that are held back, or for a timer.
     Still(Child),
 }
@@ -145,7 +145,9 @@ impl Bench {
         let (mut before, mut since) = (first, Instant::now());
         loop {
             if child.try_wait().unwrap().is_some() {
-                return Watched::Ended(child.wait_with_output().unwrap());
+                let ended = child.wait_with_output().unwrap();
+                assert!(code(&ended) != 2, "{}", stderr(&ended));
+                return Watched::Ended;
             }
             let now = transactions();
             let at_work = now != first || self.server.held() > 0;
@@ -160,7 +162,19 @@ impl Bench {
         }
     }
 
-    /// Calls that were made and whose end the log does not know, by prompt; and how many attempts that is at most.
+    /// After a kill: calls that were made and whose end the log does not know, by prompt. Beside those that were `lost` before there is
+    /// at most one for each attempt in flight.
+    pub(crate) fn lost_after(&self, lost: &Calls, what: &str) -> Calls {
+        let (now, open) = self.lost();
+        let of = |lost: &Calls| lost.values().sum::<u64>();
+        assert!(
+            of(&now) <= of(lost) + open as u64,
+            "{what}: {open} attempts were in flight, lost are {now:?} after {lost:?}"
+        );
+        now
+    }
+
+    /// Calls that were made and whose end the log does not know, by prompt; and how many attempts were in flight at its end.
     pub(crate) fn lost(&self) -> (Calls, usize) {
         let mut lost = self.server.calls();
         let Some(log) = self.log() else { return (lost, 0) };
@@ -174,8 +188,9 @@ impl Bench {
                 _ => {}
             }
             let report = event.text("provenance").filter(|_| event.kind == "settled").and_then(|hash| log.value(hash));
-            if let Some(messages) = report.as_ref().and_then(|report| report.get("messages")) {
-                let calls = lost.get_mut(&prompt_of(messages)).expect("the log knows of a call that was never made");
+            let prompt = report.as_ref().and_then(|report| report.get("messages")).map(prompt_of);
+            // One that was cancelled may never have come to the server.
+            if let Some(calls) = prompt.and_then(|prompt| lost.get_mut(&prompt)) {
                 *calls = calls.saturating_sub(event.usage().calls);
             }
         }

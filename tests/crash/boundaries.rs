@@ -32,13 +32,7 @@ fn survives_after(case: &Case, answers: usize, more: usize, expected: &Value, un
             if let Watched::Still(child) = bench.watch(command.spawn().unwrap()) {
                 kill(child);
                 kills += 1;
-                let (now, open) = bench.lost();
-                let of = |lost: &Calls| lost.values().sum::<u64>() as usize;
-                assert!(
-                    of(&now) <= of(&lost) + open,
-                    "{what}: {open} attempts were in flight, lost are {now:?} after {lost:?}"
-                );
-                lost = now;
+                lost = bench.lost_after(&lost, &what);
                 break;
             }
         }

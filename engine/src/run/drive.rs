@@ -143,7 +143,7 @@ impl Driver {
             while let Some(commands) = self.journal.next_kept() {
                 commands.into_iter().for_each(|command| self.act(command));
             }
-            self.journal.confirm();
+            self.recall.own_landed += self.journal.confirm();
             self.give_way().await;
             let cancellable = self.scheduler.accepts(&Event::Cancel);
             let event = if cancellable && cancel.is_cancelled() {

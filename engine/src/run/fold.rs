@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::drive::Driver;
 use super::recall::{Key, now_ms};
 use super::{RunOutcome, StartError, check_inputs};
+use crate::cache::{Found, Source};
 use crate::definition::CacheScope;
 use crate::event::{Command, DecideField, Decision, Event, Record, TimerKind, Usage, input_event};
 use crate::expr::Datum;
@@ -212,20 +212,23 @@ impl Driver {
         match event {
             Event::Decided { step, field: DecideField::Input, decision: Decision::Input { key: Some(key), .. } } => {
                 if let Some(scope) = self.scheduler.node(*step).map(|node| node.code.cache.scope) {
-                    self.note_key(*step, Key { hash: *key, scope });
+                    self.note_key(*step, Key { hash: *key, scope, looked: None });
                 }
             }
-            Event::Settled { step, attempt, result: Ok(value), report } => {
-                let provenance = report.as_ref().and_then(|report| report.provenance);
-                if *attempt == 0
-                    && let Some(told) = provenance.and_then(|hash| self.stored(hash))
-                {
+            Event::Settled { step, result: Ok(value), report, .. } => {
+                let report = report.as_deref().copied().unwrap_or_default();
+                // What was found has cost nothing, also where an attempt had to be started to find it.
+                let provenance = report.provenance.filter(|_| report.usage == Usage::default());
+                let datum = self.values.get(*value).clone();
+                let found = provenance.and_then(|hash| Found::told(self.stored(hash)?.json(), datum));
+                if let Some(found) = &found {
                     self.found.steps += 1;
-                    self.found.usage += Usage::deserialize(&told.json()["from"]["usage"]).unwrap_or_default();
+                    self.found.usage += found.usage;
                 }
-                if let Some(key) = self.key_of(*step).filter(|key| key.scope != CacheScope::Off) {
-                    let usage: Usage = report.as_ref().map(|report| report.usage).unwrap_or_default();
-                    self.know(*step, key.hash, *value, usage);
+                let key = self.key_of(*step).filter(|key| key.scope != CacheScope::Off);
+                match (key, found) {
+                    (None, _) | (_, Some(Found { source: Source::Correction, .. })) => {}
+                    (Some(key), found) => self.know(*step, key.hash, *value, report.usage, found),
                 }
             }
             _ => {}

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 use super::people::Taken;
+use crate::cache::Leader;
 use crate::event::{Command, Record, Writer};
 use crate::id::ValueHash;
 use crate::store::{CacheEntry, Durability, RunInfo, RunLock, Store, StoreError, Summary, Transaction};
@@ -49,6 +50,8 @@ pub(super) struct Journal {
     waiting: VecDeque<(u64, Vec<Command>)>,
     /// Who gave answers, to be told that they are kept.
     owed: VecDeque<(u64, Taken)>,
+    /// Who leads attempts for other runs too, until their answers are kept.
+    landed: VecDeque<(u64, Leader)>,
 }
 
 impl Journal {
@@ -113,13 +116,23 @@ impl Journal {
         self.owed.push_back((after, taken));
     }
 
-    /// Tells those whose answers are kept.
-    pub(super) fn confirm(&mut self) {
+    /// Whoever asks for an answer that the next transaction takes finds it with its leader until that is kept, then in the store.
+    pub(super) fn hold(&mut self, leader: Leader) {
+        if self.to.is_some() {
+            self.landed.push_back((self.appended + 1, leader));
+        }
+    }
+
+    /// Tells those whose answers are kept, and lets leaders go; how many of these.
+    pub(super) fn confirm(&mut self) -> u64 {
         let kept = self.kept.count.load(Ordering::Acquire);
         while self.owed.front().is_some_and(|(number, _)| *number <= kept) {
             // Whoever no longer waits for the reply has given the answer all the same.
             self.owed.pop_front().into_iter().for_each(|(_, taken)| _ = taken.send(Ok(())));
         }
+        let over = self.landed.iter().take_while(|(number, _)| *number <= kept).count();
+        self.landed.drain(..over);
+        over as u64
     }
 
     /// Whether the run waits until its transactions are kept.
@@ -134,9 +147,9 @@ impl Journal {
         (*number <= kept).then(|| self.waiting.pop_front().map(|(_, commands)| commands)).flatten()
     }
 
-    /// Whether commands wait, or people for what became of their answers.
+    /// Whether commands wait, people for what became of their answers, or leaders until theirs are kept.
     pub(super) fn waits(&self) -> bool {
-        !self.waiting.is_empty() || !self.owed.is_empty()
+        !self.waiting.is_empty() || !self.owed.is_empty() || !self.landed.is_empty()
     }
 
     /// Why nothing is kept any more.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::evaluate::Evaluated;
 use super::input::constant_input;
 use super::{Driver, RunOptions};
-use crate::cache::{Flights, Follower, Found, Memo, Source};
+use crate::cache::{Flights, Follower, Found, Leader, Memo, Source};
 use crate::definition::CacheScope;
 use crate::event::{AttemptReport, Event, Usage};
 use crate::expr::Datum;
@@ -32,6 +32,8 @@ use crate::store::CacheEntry;
 pub(super) struct Key {
     pub(super) hash: ValueHash,
     pub(super) scope: CacheScope,
+    /// How many answers of other runs had landed when this one was looked for; `None`: in another process.
+    pub(super) looked: Option<u64>,
 }
 
 /// The step whose answer others of this run wait for.
@@ -54,6 +56,8 @@ type Awaited = Pin<Box<dyn Future<Output = (StepId, ValueHash, Option<Found>)> +
 #[derive(Default)]
 pub(super) struct Recall {
     pub(super) flights: Flights,
+    /// How many attempts of this run have landed in them.
+    pub(super) own_landed: u64,
     memo: Option<Arc<Memo>>,
     corrections: BTreeMap<String, Value>,
     /// Whether no entry of the store is read.
@@ -76,6 +80,11 @@ impl Recall {
             fresh: options.fresh,
             ..Self::default()
         }
+    }
+
+    /// How many answers other runs of the process have given that may be kept by now.
+    fn landed(&self) -> u64 {
+        self.flights.landed().saturating_sub(self.own_landed)
     }
 }
 
@@ -114,7 +123,7 @@ impl Driver {
         if scope != CacheScope::Off {
             self.values.save(hash, &text);
         }
-        Ok(Some(Key { hash, scope }))
+        Ok(Some(Key { hash, scope, looked: Some(self.recall.landed()) }))
     }
 
     /// Whether a leaf's answer is there or on its way; if not, the step makes it, and others may wait for it.
@@ -123,8 +132,9 @@ impl Driver {
             self.recall.found.push_back((step, found));
             return true;
         }
-        let Some(Key { hash, scope }) = key else { return false };
-        self.recall.keys.insert(step, Key { hash, scope });
+        let Some(key) = key else { return false };
+        let Key { hash, scope, .. } = key;
+        self.recall.keys.insert(step, key);
         if scope == CacheScope::Off {
             return false;
         }
@@ -218,13 +228,23 @@ impl Driver {
         }
     }
 
-    /// What an attempt that is about to start finds at the last moment: that of a leaf with nothing to decide, and one that follows
-    /// another that failed or was cut off.
-    pub(super) fn found_late(&self, step: StepId, attempt: u32, key: Option<Key>, code: &NodeCode) -> Option<Found> {
+    /// What a leaf with nothing to decide is to give, found as it starts.
+    pub(super) fn remembered_late(&self, step: StepId, key: Option<Key>) -> Option<Found> {
         let nothing_decided = self.scheduler.input(step).is_none();
-        let remembered = nothing_decided.then(|| self.remembered(step, key)).flatten();
-        let key = key.filter(|key| key.scope != CacheScope::Off && attempt > 1);
-        remembered.or_else(|| key.and_then(|key| self.kept(key.hash, code.cache.ttl_ms, key.scope)))
+        nothing_decided.then(|| self.remembered(step, key)).flatten()
+    }
+
+    /// What an attempt finds that is about to make an answer: it follows another that failed or was cut off, or another run has
+    /// landed an answer since this one was looked for.
+    pub(super) fn kept_late(&self, attempt: u32, key: Option<Key>, code: &NodeCode) -> Option<Found> {
+        let Key { hash, scope, looked } = key.filter(|key| key.scope != CacheScope::Off)?;
+        let may_be_there = attempt > 1 || looked != Some(self.recall.landed());
+        may_be_there.then(|| self.kept(hash, code.cache.ttl_ms, scope)).flatten()
+    }
+
+    /// Leads the attempts under a key from now on, or follows the one that does.
+    pub(super) fn join(&self, key: Option<Key>) -> Option<Result<Leader, Follower>> {
+        key.filter(|key| key.scope == CacheScope::Shared).map(|key| self.recall.flights.join(key.hash))
     }
 
     /// The key of a leaf whose input is the same for every step, so that nothing was decided about it.
@@ -376,9 +396,12 @@ impl Driver {
         self.recall.keys.insert(step, key);
     }
 
-    /// An answer that the log tells of.
-    pub(super) fn know(&mut self, step: StepId, key: ValueHash, value: ValueHash, usage: Usage) {
-        let known = Known { value, run: self.journal.run().into(), step: self.scheduler.path(step), usage };
+    /// An answer that the log tells of: what a step of this run paid, or found.
+    pub(super) fn know(&mut self, step: StepId, key: ValueHash, value: ValueHash, usage: Usage, found: Option<Found>) {
+        let known = match found {
+            Some(Found { run, step, usage, .. }) => Known { value, run, step, usage },
+            None => Known { value, run: self.journal.run().into(), step: self.scheduler.path(step), usage },
+        };
         self.recall.known.entry(key).or_insert(known);
     }
 }

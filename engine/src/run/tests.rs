@@ -1,6 +1,9 @@
 //! The driver with real nodes on real (or paused) time: what a run gives, and that nothing is lost, repeated or left behind.
 
+mod durable;
 mod flow;
+mod fold;
+mod recall;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

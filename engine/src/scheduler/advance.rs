@@ -257,6 +257,7 @@ impl Scheduler {
                 if *held {
                     self.step_mut(step).held = true;
                     self.held += 1;
+                    self.in_flight += u32::from(fault::is(Fault::HeldTakesASlot));
                 } else {
                     self.begin_work(step, effects);
                 }

@@ -9,6 +9,7 @@ use super::queue::Entry;
 use super::{Effects, Ending, Scheduler};
 use crate::event::{Bound, Command, DecideField, Decision, Event, Outcome, RunEnded, SkipReason, Status, TimerKind};
 use crate::failure::StepError;
+use crate::fault::{self, Fault};
 use crate::id::{StepId, ValueHash};
 use crate::state::State;
 
@@ -71,19 +72,25 @@ impl Scheduler {
     /// are charged in full and forgotten, people are asked again. O(steps), once per driver. Timers keep their times: that is the
     /// driver's part.
     pub(super) fn attach(&mut self, max_parallel: u32, effects: &mut Effects) {
-        self.max_parallel = max_parallel.max(1);
+        self.max_parallel =
+            if fault::is(Fault::LimitOfTheFirstDriver) { self.max_parallel } else { max_parallel.max(1) };
         let forgotten: Vec<(StepId, u32)> = self.abandoned.iter().copied().collect();
-        forgotten.into_iter().for_each(|(step, attempt)| self.give_up(step, attempt));
+        let forgotten = forgotten.into_iter().filter(|_| !fault::is(Fault::LostAbandonedIsAwaited));
+        forgotten.for_each(|(step, attempt)| self.give_up(step, attempt));
         for step in (0..self.steps.len() as u32).map(StepId) {
             let attempt = self.attempt(step);
             match self.steps[step.index()].flight {
+                Flight::Cancelled if fault::is(Fault::LostCancelledIsAwaited) => {}
                 Flight::Cancelled => self.give_up(step, attempt),
+                Flight::Open if fault::is(Fault::LostIsAwaited) => {}
                 Flight::Open => {
                     *self.cut_off.entry(step).or_default() += 1;
                     self.step_mut(step).attempt += 1;
                     self.issue(step, effects);
                 }
-                Flight::None if self.is_asked(step) => effects.commands.push(Command::Ask { step }),
+                Flight::None if self.is_asked(step) && !fault::is(Fault::AskedOnce) => {
+                    effects.commands.push(Command::Ask { step })
+                }
                 Flight::None => {}
             }
         }

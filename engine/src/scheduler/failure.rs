@@ -29,6 +29,9 @@ impl Scheduler {
     ) {
         if attempt == 0 {
             self.let_go(step);
+            if fault::is(Fault::FoundIsMissed) {
+                return self.begin_work(step, effects);
+            }
             let value = result.as_ref().expect("BUG: an answer that was found is none");
             return self.worked(step, *value, effects);
         }
@@ -46,7 +49,8 @@ impl Scheduler {
     }
 
     fn attempt_failed(&mut self, step: StepId, attempt: u32, error: StepError, effects: &mut Effects) {
-        let retries = attempt - 1 - self.cut_off.get(&step).copied().unwrap_or(0);
+        let cut_off = if fault::is(Fault::CutOffIsRetry) { None } else { self.cut_off.get(&step) };
+        let retries = attempt - 1 - cut_off.copied().unwrap_or(0);
         let made = retries + u32::from(fault::is(Fault::RetryOneLess));
         let delay_ms = self.node(step).and_then(|node| {
             let stubborn = fault::is(Fault::TerminalIsRetried) && made < node.retry.max;
@@ -95,7 +99,8 @@ impl Scheduler {
     pub(super) fn give_up(&mut self, step: StepId, attempt: u32) {
         self.land(step, attempt);
         let calls = self.steps[step.index()].calls;
-        let charged = Usage { calls: u64::from(calls), ..Usage::default() };
+        let all = if fault::is(Fault::GivenUpIsFree) { 0 } else { u64::from(calls) };
+        let charged = Usage { calls: all, ..Usage::default() };
         self.budget.settle(calls, charged.calls);
         self.usage += charged;
     }

@@ -32,6 +32,7 @@ use indexmap::IndexSet;
 use crate::budget::Budget;
 use crate::event::{Bound, Command, DecideField, Event, Outcome, RunStarted, TimerKind, Usage};
 use crate::failure::StepError;
+use crate::fault::{self, Fault};
 use crate::graph::{Graph, Limits, Node};
 use crate::id::{ById, FrameId, NodeIndex, StepId, ValueHash};
 use crate::state::State;
@@ -212,7 +213,8 @@ impl Scheduler {
 
     /// Whether nothing will happen until a person answers.
     pub fn is_suspended(&self) -> bool {
-        let moves = self.in_flight > 0 || self.backing_off > 0 || self.held > 0 || self.decisions_open > 0;
+        let moves = self.in_flight > 0 || self.backing_off > 0 || self.decisions_open > 0;
+        let moves = moves || (self.held > 0 && !fault::is(Fault::HeldIsSuspended));
         !self.over && self.suspended > 0 && !moves
     }
 
@@ -325,7 +327,8 @@ impl Scheduler {
     /// A held step waits no longer.
     fn let_go(&mut self, step: StepId) {
         if std::mem::take(&mut self.step_mut(step).held) {
-            self.held -= 1;
+            self.held -= u32::from(!fault::is(Fault::HeldIsCountedOn));
+            self.in_flight -= u32::from(fault::is(Fault::HeldTakesASlot));
         }
     }
 
@@ -352,7 +355,9 @@ impl Scheduler {
             Outcome::Cancelled => State::Cancelled,
         };
         self.unqueue(step);
-        self.let_go(step);
+        if !fault::is(Fault::HeldIsNotLetGo) {
+            self.let_go(step);
+        }
         self.set(step, state);
         effects.events.push(Event::Ended { step, outcome });
     }

@@ -1,7 +1,7 @@
 //! Drives a scheduler through a world: random completion order, virtual time, late and silent attempts, people who take long,
 //! answers that are found, and drivers that die: what one has in flight is lost, another takes the run over.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ pub struct Driven {
     /// The same at every death of a driver.
     pub deaths: Vec<(usize, Scheduler)>,
     /// How many answers were found.
-    pub found: u64,
+    pub found: usize,
     /// Legal transitions that were seen, where the log was kept.
     pub transitions: Vec<(State, State)>,
     /// Steps that there were.
@@ -79,6 +79,7 @@ struct Simulation<'w> {
     sampling: Random,
     holding: Random,
     held: Vec<StepId>,
+    found: BTreeSet<StepId>,
     /// How many attempts of a step were lost with their drivers.
     lost: BTreeMap<StepId, u32>,
     /// Most that may be in flight now.
@@ -120,6 +121,7 @@ pub fn run(checked: &Checked, world: &World, plan: &Plan) -> Driven {
         sampling: Random(!plan.order),
         holding: Random(plan.order ^ 0x4E1D),
         held: Vec::new(),
+        found: BTreeSet::new(),
         lost: BTreeMap::new(),
         room: plan.max_parallel as usize,
         paid: 0,
@@ -279,7 +281,7 @@ impl Simulation<'_> {
             self.saw.remove(&step);
             return None;
         };
-        self.driven.found += 1;
+        self.found.insert(step);
         Some(Event::Settled { step, attempt: 0, result: Ok(self.made(what, step)), report: None })
     }
 
@@ -377,6 +379,7 @@ impl Simulation<'_> {
         for derived in &derived {
             match *derived {
                 Event::Started { step, .. } | Event::Suspended { step, .. } => {
+                    assert!(!self.found.contains(&step), "a step whose answer was found begins");
                     let saw = self.answers.sees(&self.scheduler, step);
                     self.saw.insert(step, saw);
                 }
@@ -440,6 +443,7 @@ impl Simulation<'_> {
 
     fn conclude(mut self) -> Driven {
         self.driven.steps = self.scheduler.step_count();
+        self.driven.found = self.found.len();
         if !self.scheduler.is_over() {
             return self.driven;
         }

@@ -56,7 +56,7 @@ pub struct Totals {
     /// Drivers that died.
     pub deaths: usize,
     /// Answers that were found.
-    pub found: u64,
+    pub found: usize,
     /// What the logs that were written tell of, as `decided guard`.
     pub told: BTreeSet<String>,
     /// Runs that waited for people at the end.
