@@ -76,7 +76,18 @@ impl Found {
     }
 }
 
-type Landing = Option<Found>;
+/// How the attempts under one key stand.
+#[derive(Debug)]
+enum Flight {
+    /// One of those who ask is at it.
+    Leads,
+    /// Who was at it gave up; the first follower to see that goes on in its place.
+    Vacant,
+    /// There is an answer.
+    Landed(Found),
+}
+
+type Channel = Arc<watch::Sender<Flight>>;
 
 /// Attempts in flight by key, for runs that share them: equal questions of one process are asked once at a time. Cheap to clone:
 /// clones share.
@@ -85,7 +96,7 @@ pub struct Flights(Arc<Mutex<Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
-    by_key: BTreeMap<ValueHash, watch::Receiver<Landing>>,
+    by_key: BTreeMap<ValueHash, Channel>,
     /// How many gave an answer and are over.
     landed: u64,
 }
@@ -97,18 +108,19 @@ impl Flights {
 
     /// What an attempt under this key will give, if one is in flight.
     pub(crate) fn follow(&self, key: ValueHash) -> Option<Follower> {
-        self.open().by_key.get(&key).cloned().map(Follower)
+        let open = self.open();
+        let channel = open.by_key.get(&key).filter(|channel| !is_vacant(channel))?;
+        Some(Follower::new(self, key, channel))
     }
 
     /// Leads the attempts under this key, or follows the one that does.
     pub(crate) fn join(&self, key: ValueHash) -> Result<Leader, Follower> {
         let mut open = self.open();
-        if let Some(flight) = open.by_key.get(&key) {
-            return Err(Follower(flight.clone()));
+        let channel = open.by_key.entry(key).or_insert_with(|| Arc::new(watch::Sender::new(Flight::Vacant))).clone();
+        if is_vacant(&channel) {
+            return Ok(Leader::new(self, key, channel));
         }
-        let (sender, receiver) = watch::channel(None);
-        open.by_key.insert(key, receiver);
-        Ok(Leader { flights: self.clone(), key, sender })
+        Err(Follower::new(self, key, &channel))
     }
 
     /// How many flights gave an answer and are over: whoever saw neither a flight nor a kept answer before that number changed may
@@ -118,42 +130,84 @@ impl Flights {
     }
 }
 
-/// The right and the duty of one attempt to ask for all. Dropped without [`landed`](Self::landed) it tells the followers that
-/// nothing came of it. Whoever comes while it is not dropped has the answer from it: so it is held until the answer is kept.
+fn is_vacant(channel: &Channel) -> bool {
+    matches!(*channel.borrow(), Flight::Vacant)
+}
+
+/// The right and the duty of one attempt to ask for all. Dropped without [`landed`](Self::landed) it leaves them to a follower.
+/// Whoever comes while it is not dropped has the answer from it: so it is held until the answer is kept.
 #[derive(Debug)]
 pub(crate) struct Leader {
     flights: Flights,
     key: ValueHash,
-    sender: watch::Sender<Landing>,
+    channel: Channel,
 }
 
 impl Leader {
+    fn new(flights: &Flights, key: ValueHash, channel: Channel) -> Self {
+        channel.send_replace(Flight::Leads);
+        Self { flights: flights.clone(), key, channel }
+    }
+
     /// Hands the answer on.
     pub(crate) fn landed(&self, found: Found) {
-        self.sender.send_replace(Some(found));
+        self.channel.send_replace(Flight::Landed(found));
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
         let mut open = self.flights.open();
-        open.by_key.remove(&self.key);
-        open.landed += u64::from(self.sender.borrow().is_some());
+        let landed = matches!(*self.channel.borrow(), Flight::Landed(_));
+        if landed || self.channel.receiver_count() == 0 {
+            open.by_key.remove(&self.key);
+            open.landed += u64::from(landed);
+        } else {
+            self.channel.send_replace(Flight::Vacant);
+        }
     }
 }
 
 /// Waits for the answer of a leader.
 #[derive(Clone, Debug)]
-pub(crate) struct Follower(watch::Receiver<Landing>);
+pub(crate) struct Follower {
+    flights: Flights,
+    key: ValueHash,
+    channel: Channel,
+    news: watch::Receiver<Flight>,
+}
 
 impl Follower {
-    /// The answer; `None` if the leader failed or was given up.
-    pub(crate) async fn landing(mut self) -> Landing {
+    fn new(flights: &Flights, key: ValueHash, channel: &Channel) -> Self {
+        Self { flights: flights.clone(), key, channel: channel.clone(), news: channel.subscribe() }
+    }
+
+    /// The answer; `None` if the leader failed or was given up, and nobody has taken its place.
+    pub(crate) async fn landing(&mut self) -> Option<Found> {
         loop {
-            let landed = self.0.borrow_and_update().clone();
-            if landed.is_some() || self.0.changed().await.is_err() {
-                return landed.or_else(|| self.0.borrow().clone());
+            match &*self.news.borrow_and_update() {
+                Flight::Landed(found) => return Some(found.clone()),
+                Flight::Vacant => return None,
+                Flight::Leads => {}
             }
+            // The sender is this follower's too.
+            let _open = self.news.changed().await;
+        }
+    }
+
+    /// Takes the place of a leader that failed, unless another follower has. That one may have an answer by now.
+    pub(crate) fn take_over(&self) -> Option<Leader> {
+        let _open = self.flights.open();
+        is_vacant(&self.channel).then(|| Leader::new(&self.flights, self.key, self.channel.clone()))
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut open = self.flights.open();
+        // The last one leaves nothing behind.
+        if is_vacant(&self.channel) && self.channel.receiver_count() == 1 {
+            open.by_key.remove(&self.key);
         }
     }
 }
@@ -209,5 +263,44 @@ impl Memo {
         let answers = self.answers.get(&key)?;
         let same = answers.iter().find(|answer| *answer.step == *step);
         same.or_else(|| answers.first().filter(|_| !same_step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> Found {
+        let (value, usage) = (Datum::new(json!("it")), Usage::default());
+        Found { value, source: Source::Flight, run: "".into(), step: "a".into(), usage }
+    }
+
+    #[tokio::test]
+    async fn one_follower_takes_the_place_of_a_leader_that_failed_and_the_others_have_its_answer() {
+        let (flights, key) = (Flights::default(), ValueHash::of_bytes(b"key"));
+        let leader = flights.join(key).unwrap();
+        let (mut quick, mut slow) = (flights.join(key).unwrap_err(), flights.follow(key).unwrap());
+        drop(leader);
+        assert!(flights.follow(key).is_none(), "nobody is at it");
+        assert!(quick.landing().await.is_none());
+        let leader = quick.take_over().unwrap();
+        assert!(slow.take_over().is_none() && flights.join(key).is_err());
+        leader.landed(found());
+        assert!(flights.join(key).unwrap_err().landing().await.is_some(), "as long as it is held");
+        drop(leader);
+        assert!(slow.landing().await.is_some(), "it has slept through all of it");
+        assert_eq!((flights.landed(), flights.open().by_key.len()), (1, 0));
+        assert!(flights.join(key).is_ok());
+    }
+
+    #[test]
+    fn followers_that_go_leave_nothing_behind() {
+        let (flights, key) = (Flights::default(), ValueHash::of_bytes(b"key"));
+        let leader = flights.join(key).unwrap();
+        let followers = [flights.join(key).unwrap_err(), flights.follow(key).unwrap()];
+        drop(leader);
+        assert_eq!(flights.open().by_key.len(), 1);
+        drop(followers);
+        assert_eq!((flights.landed(), flights.open().by_key.len()), (0, 0));
     }
 }

@@ -12,7 +12,7 @@ use super::drive::Driver;
 use super::input::constant_input;
 use super::recall::Key;
 use super::spans;
-use crate::cache::{Flights, Follower, Found, Leader};
+use crate::cache::{Follower, Found, Leader};
 use crate::event::{AttemptReport, Event, TimerKind};
 use crate::failure::StepError;
 use crate::id::StepId;
@@ -84,10 +84,9 @@ impl Driver {
         };
         let input = input.expect("BUG: a start without its input");
         let stop = context.clone();
-        let shared = flight.zip(key).map(|(flight, key)| (flight, key, self.recall.flights.clone()));
         let work = async move {
-            let leader = match shared {
-                Some((flight, key, flights)) => match lead(flight, &flights, key, &context).await {
+            let leader = match flight {
+                Some(flight) => match lead(flight, &context).await {
                     Ok(leader) => Some(leader),
                     Err(found) => return Attempted::Found(found),
                 },
@@ -162,27 +161,21 @@ impl Driver {
 
 /// Leads the attempts under a key, or waits for the one that does; who has failed is followed by the next. What is cancelled
 /// meanwhile goes on to its work, which ends it.
-async fn lead(
-    mut flight: Result<Leader, Follower>,
-    flights: &Flights,
-    key: Key,
-    context: &NodeContext,
-) -> Result<Leader, Found> {
+async fn lead(flight: Result<Leader, Follower>, context: &NodeContext) -> Result<Leader, Found> {
+    let mut follower = match flight {
+        Ok(leader) => return Ok(leader),
+        Err(follower) => follower,
+    };
     loop {
-        let follower = match flight {
-            Ok(leader) => return Ok(leader),
-            Err(follower) => follower,
-        };
         tokio::select! {
             biased;
-            landing = follower.landing() => {
-                if let Some(found) = landing {
-                    return Err(found);
-                }
-            }
+            landing = follower.landing() => match (landing, follower.take_over()) {
+                (Some(found), _) => return Err(found),
+                (None, Some(leader)) => return Ok(leader),
+                (None, None) => {}
+            },
             () = context.cancelled().cancelled() => std::future::pending().await,
         }
-        flight = flights.join(key.hash);
     }
 }
 

@@ -406,7 +406,7 @@ impl Driver {
     }
 }
 
-fn follow(step: StepId, key: ValueHash, flight: Follower) -> Awaited {
+fn follow(step: StepId, key: ValueHash, mut flight: Follower) -> Awaited {
     Box::pin(async move { (step, key, flight.landing().await) })
 }
 
