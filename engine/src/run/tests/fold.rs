@@ -22,6 +22,29 @@ nodes:
   last_word: {say: 'echo {{ ask }}', when: ask > 3, output: this ~ '!'}
 output: [each, many, shaky, after, draft, parts.answer, last_word]";
 
+/// People in items and passes, failures that something takes the place of, folds, prefixes, a call, groups, a bound.
+const WIDE: &str = "
+inputs: {plan: any}
+nodes:
+  people: {for_each: ['\"p\"', '\"q\"'], as: who, kind: human, prompt: 'And {{ who }}?', schema: integer}
+  shaky: {for_each: [1, 2, 3], say: '{% if item == 2 %}fail{% else %}item {{ item }}{% endif %}', on_item_error: {value: \"'none'\"}}
+  folded: {for_each: ['\"a\"', '\"b\"'], as: letter, sequential: true, say: '{{ letter }} {{ past.folded | length }}'}
+  few: {for_each: [1, 2, 3, 4], say: 'n {{ item }}', stop_when: this | length == 2}
+  broken: {say: fail, on_error: {to: mend}, next: fine}
+  fine: {value: 1}
+  mend: {say: 'it said {{ error.broken.code }}'}
+  called: {workflow: '@one', with: {a: people | sum}}
+  groups: {for_each: [1, 2], as: number, nodes: {x: {say: 'x {{ number }}'}, y: {say: '{{ x }} y'}}, output: {y: y}}
+  laps:
+    repeat: {until: x == 'lap 1', max: 3}
+    nodes:
+      x: {say: 'lap {{ iteration }}'}
+      ask: {kind: human, prompt: '{{ x }}?', needs: [x]}
+    output: '[x, ask]'
+  no: {when: people | length > 5, say: never}
+  bound: {repeat: {until: this == 'nothing', max: 2}, say: 'bound {{ iteration }}'}
+output: [shaky, folded, few, mend, called, groups, laps, no | default('-'), bound]";
+
 /// A race, timeouts of an attempt, a group and a person.
 const LATE: &str = "
 inputs: {plan: any}
@@ -120,15 +143,30 @@ async fn whole(text: &str, answered: bool) -> (Bench, RunOutcome, Vec<Stored>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_goes_on_from_wherever_it_was() {
-    let (bench, outcome, log) = whole(RICH, true).await;
+    let outcome = goes_on_from_everywhere(RICH).await;
     let answer = outcome.output.as_ref().map(|output| output[5].clone());
     assert!(answer.is_some_and(|answer| answer.to_string().contains("B of A? and 6?")), "{:?}", outcome.output);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_a_run_has_met_is_there_again() {
+    let outcome = goes_on_from_everywhere(WIDE).await;
+    let expected = json!([
+        ["item 1", "none", "item 3"], ["a 0", "b 1"], ["n 1", "n 2"], "it said no", ["called 14"],
+        [{"y": "x 1 y"}, {"y": "x 2 y"}], ["lap 1", 7], "-", "bound 1",
+    ]);
+    assert_eq!((outcome.output, outcome.limits_reached), (Some(expected), vec!["bound".to_owned()]));
+}
+
+/// Cuts a run off after every transaction and takes it up again.
+async fn goes_on_from_everywhere(text: &str) -> RunOutcome {
+    let (bench, outcome, log) = whole(text, true).await;
     assert!(log.len() > 15, "{} transactions", log.len());
     for length in 0..log.len() {
         let cut = prefix_of(&bench, "r", &log[..length]);
         let done = settled(&cut.logged("r"));
         cut.attempts();
-        let again = resumed(&cut, RICH, "r", true).await.unwrap();
+        let again = resumed(&cut, text, "r", true).await.unwrap();
         assert_eq!(
             (again.status, &again.output),
             (Status::Success, &outcome.output),
@@ -144,8 +182,9 @@ async fn a_run_goes_on_from_wherever_it_was() {
         assert_eq!((again.usage, again.reused.steps), told(&cut, &all), "after {length}");
         assert_eq!((again.steps, again.reused), (outcome.steps, outcome.reused), "after {length}");
         assert_eq!(again.limits_reached, outcome.limits_reached, "after {length}");
-        assert!(matches!(resumed(&cut, RICH, "r", true).await, Err(StartError::Over { .. })), "after {length}");
+        assert!(matches!(resumed(&cut, text, "r", true).await, Err(StartError::Over { .. })), "after {length}");
     }
+    outcome
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,12 +209,18 @@ async fn timers_and_races_go_on_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_may_be_cut_off_again_and_again() {
-    let (bench, outcome, _) = whole(RICH, true).await;
+    for text in [RICH, WIDE] {
+        cut_off_again_and_again(text).await;
+    }
+}
+
+async fn cut_off_again_and_again(text: &str) {
+    let (bench, outcome, _) = whole(text, true).await;
     let mut log: Vec<Stored> = Vec::new();
     let mut from = bench.clone();
     loop {
         let cut = prefix_of(&from, "r", &log);
-        let again = resumed(&cut, RICH, "r", true).await.unwrap();
+        let again = resumed(&cut, text, "r", true).await.unwrap();
         assert_eq!((again.status, &again.output), (Status::Success, &outcome.output), "{:?}", again.error);
         let all = cut.store.log("r", 0).unwrap();
         if all.len() <= log.len() + 3 {

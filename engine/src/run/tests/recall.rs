@@ -63,6 +63,9 @@ impl Node for Say {
     }
 }
 
+/// The workflow that is called by any name.
+const CALLED: &str = "flowrun: 1\ninputs: {a: integer}\nnodes: {b: {say: 'called {{ a }}'}}\noutput: [b]";
+
 /// A store, kinds whose attempts are counted, and flights: what runs of one process share.
 #[derive(Clone, Default)]
 pub(super) struct Bench {
@@ -79,7 +82,7 @@ impl Bench {
     }
 
     pub(super) fn workflow(&self, text: &str) -> Arc<Workflow> {
-        let checked = check_text("t.yaml", &format!("flowrun: 1\n{text}"), self.kinds().specs(), &NoLibrary);
+        let checked = check_text("t.yaml", &format!("flowrun: 1\n{text}"), self.kinds().specs(), &One(CALLED));
         checked.unwrap_or_else(|refused| panic!("{:#?}", refused.diagnostics)).0.workflow
     }
 
