@@ -37,6 +37,9 @@ impl Case {
     }
 }
 
+/// Attempts that were in flight at a kill, by step and number, with the hashes of their inputs.
+pub(crate) type Open = BTreeMap<(String, u64), String>;
+
 /// How a process that was watched stands.
 pub(crate) enum Watched {
     /// It ended by itself.
@@ -164,7 +167,7 @@ impl Bench {
 
     /// After a kill: the inputs of attempts whose end the log does not know are added to those of earlier kills. There are not
     /// more calls whose end it does not know.
-    pub(crate) fn add_open(&self, open: &mut Vec<String>, what: &str) {
+    pub(crate) fn add_open(&self, open: &mut Open, what: &str) {
         let (lost, now) = self.lost();
         open.extend(now);
         let lost = lost.values().sum::<u64>();
@@ -172,7 +175,7 @@ impl Bench {
     }
 
     /// After the end: how often prompts of such inputs may have been asked in vain.
-    pub(crate) fn prompts_of(&self, open: &[String]) -> Calls {
+    pub(crate) fn prompts_of(&self, open: &Open) -> Calls {
         let (log, mut inputs, mut prompts) = (self.log().unwrap(), BTreeMap::new(), Calls::new());
         for event in &log.events {
             if let ("started", Some(input)) = (event.kind.as_str(), event.text("input")) {
@@ -181,7 +184,7 @@ impl Bench {
             let report = event.text("provenance").filter(|_| event.kind == "settled").and_then(|hash| log.value(hash));
             let prompt = report.as_ref().and_then(|report| report.get("messages")).map(prompt_of);
             if let (Some(prompt), Some(input)) = (prompt, inputs.get(event.step.as_str())) {
-                let times = open.iter().filter(|open| open == input).count() as u64;
+                let times = open.values().filter(|open| open == input).count() as u64;
                 prompts.insert(prompt, times);
             }
         }
@@ -189,15 +192,15 @@ impl Bench {
     }
 
     /// Calls that were made and whose end the log does not know, by prompt; and the inputs of attempts that were in flight at its end.
-    pub(crate) fn lost(&self) -> (Calls, Vec<String>) {
+    pub(crate) fn lost(&self) -> (Calls, Open) {
         let mut lost = self.server.calls();
-        let Some(log) = self.log() else { return (lost, Vec::new()) };
-        let mut open = BTreeMap::new();
+        let Some(log) = self.log() else { return (lost, Open::new()) };
+        let mut open = Open::new();
         for event in &log.events {
-            let attempt = (event.step.as_str(), event.line["attempt"].as_u64());
+            let attempt = (event.step.clone(), event.line["attempt"].as_u64().unwrap_or_default());
             match event.kind.as_str() {
                 "attached" => open.clear(),
-                "started" => drop(open.insert(attempt, event.text("input").unwrap_or_default())),
+                "started" => drop(open.insert(attempt, event.text("input").unwrap_or_default().to_owned())),
                 "settled" => drop(open.remove(&attempt)),
                 _ => {}
             }
@@ -209,7 +212,7 @@ impl Bench {
             }
         }
         lost.retain(|_, calls| *calls > 0);
-        (lost, open.into_values().map(str::to_owned).collect())
+        (lost, open)
     }
 
     /// The log follows, the store is sound, and nobody has paid for what was paid: no prompt was asked more often than in a run

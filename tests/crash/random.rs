@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use flowrun::engine::testing::Random;
 
-use super::bench::{Bench, Case, kill, undisturbed};
+use super::bench::{Bench, Case, Open, kill, undisturbed};
 use super::server::Server;
 
 const WORKFLOWS: u64 = 30;
@@ -102,7 +102,7 @@ fn survives(seed: u64, case: &Case, totals: &Mutex<Totals>) {
     let mut random = Random(seed ^ 0xDEAD);
     let bench = Bench::new(case, Server::open(&case.script));
     let what = format!("seed {seed}");
-    let (mut open, mut kills, mut begun) = (Vec::new(), 0, 0);
+    let (mut open, mut kills, mut begun) = (Open::new(), 0, 0);
     for _ in 0..3 {
         let Some(mut command) = bench.go_on() else { break };
         begun += 1;
