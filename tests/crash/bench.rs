@@ -1,6 +1,6 @@
 //! One run of one workflow in one place: its processes, which are killed and go on, its log, and what may be said of them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -36,6 +36,9 @@ impl Case {
         Self { workflow: workflow.to_owned(), ..Self::default() }
     }
 }
+
+/// Attempts that were in flight at a kill, by step and number, with the hashes of their inputs.
+pub(crate) type Open = BTreeMap<(String, u64), String>;
 
 /// How a process that was watched stands.
 pub(crate) enum Watched {
@@ -162,28 +165,42 @@ impl Bench {
         }
     }
 
-    /// After a kill: calls that were made and whose end the log does not know, by prompt. Beside those that were `lost` before there is
-    /// at most one for each attempt in flight.
-    pub(crate) fn lost_after(&self, lost: &Calls, what: &str) -> Calls {
-        let (now, open) = self.lost();
-        let of = |lost: &Calls| lost.values().sum::<u64>();
-        assert!(
-            of(&now) <= of(lost) + open as u64,
-            "{what}: {open} attempts were in flight, lost are {now:?} after {lost:?}"
-        );
-        now
+    /// After a kill: the inputs of attempts whose end the log does not know are added to those of earlier kills. There are not
+    /// more calls whose end it does not know.
+    pub(crate) fn add_open(&self, open: &mut Open, what: &str) {
+        let (lost, now) = self.lost();
+        open.extend(now);
+        let lost = lost.values().sum::<u64>();
+        assert!(lost <= open.len() as u64, "{what}: {} attempts were in flight, {lost} calls are lost", open.len());
     }
 
-    /// Calls that were made and whose end the log does not know, by prompt; and how many attempts were in flight at its end.
-    pub(crate) fn lost(&self) -> (Calls, usize) {
-        let mut lost = self.server.calls();
-        let Some(log) = self.log() else { return (lost, 0) };
-        let mut open = BTreeSet::new();
+    /// After the end: how often prompts of such inputs may have been asked in vain.
+    pub(crate) fn prompts_of(&self, open: &Open) -> Calls {
+        let (log, mut inputs, mut prompts) = (self.log().unwrap(), BTreeMap::new(), Calls::new());
         for event in &log.events {
-            let attempt = (event.step.as_str(), event.line["attempt"].as_u64());
+            if let ("started", Some(input)) = (event.kind.as_str(), event.text("input")) {
+                inputs.insert(event.step.as_str(), input);
+            }
+            let report = event.text("provenance").filter(|_| event.kind == "settled").and_then(|hash| log.value(hash));
+            let prompt = report.as_ref().and_then(|report| report.get("messages")).map(prompt_of);
+            if let (Some(prompt), Some(input)) = (prompt, inputs.get(event.step.as_str())) {
+                let times = open.values().filter(|open| open == input).count() as u64;
+                prompts.insert(prompt, times);
+            }
+        }
+        prompts
+    }
+
+    /// Calls that were made and whose end the log does not know, by prompt; and the inputs of attempts that were in flight at its end.
+    pub(crate) fn lost(&self) -> (Calls, Open) {
+        let mut lost = self.server.calls();
+        let Some(log) = self.log() else { return (lost, Open::new()) };
+        let mut open = Open::new();
+        for event in &log.events {
+            let attempt = (event.step.clone(), event.line["attempt"].as_u64().unwrap_or_default());
             match event.kind.as_str() {
                 "attached" => open.clear(),
-                "started" => drop(open.insert(attempt)),
+                "started" => drop(open.insert(attempt, event.text("input").unwrap_or_default().to_owned())),
                 "settled" => drop(open.remove(&attempt)),
                 _ => {}
             }
@@ -195,7 +212,7 @@ impl Bench {
             }
         }
         lost.retain(|_, calls| *calls > 0);
-        (lost, open.len())
+        (lost, open)
     }
 
     /// The log follows, the store is sound, and nobody has paid for what was paid: no prompt was asked more often than in a run

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::bench::{Bench, Case, Watched, kill, undisturbed};
+use super::bench::{Bench, Case, Open, Watched, kill, undisturbed};
 use super::server::{Calls, Server};
 
 /// Kills the process after each number of answers, and the one that goes on after as many `more`.
@@ -24,7 +24,7 @@ fn survives(case: &Case, status: &str) {
 fn survives_after(case: &Case, answers: usize, more: usize, expected: &Value, undisturbed: &Calls) -> u64 {
     let what = format!("killed after {answers} answers, then after {more} more");
     let bench = Bench::new(case, Server::holding(&case.script));
-    let (mut lost, mut kills) = (Calls::new(), 0);
+    let (mut open, mut kills) = (Open::new(), 0);
     for allowed in [answers, more] {
         bench.server.allow(allowed);
         // A process may end by itself, waiting for people: the next one goes on.
@@ -32,7 +32,7 @@ fn survives_after(case: &Case, answers: usize, more: usize, expected: &Value, un
             if let Watched::Still(child) = bench.watch(command.spawn().unwrap()) {
                 kill(child);
                 kills += 1;
-                lost = bench.lost_after(&lost, &what);
+                bench.add_open(&mut open, &what);
                 break;
             }
         }
@@ -40,7 +40,7 @@ fn survives_after(case: &Case, answers: usize, more: usize, expected: &Value, un
     bench.server.allow(1 << 20);
     assert_eq!(bench.conclude(), *expected, "{what}");
     assert_eq!(bench.outcome(), *expected, "{what}");
-    bench.assert_paid_once(undisturbed, &lost, &what);
+    bench.assert_paid_once(undisturbed, &bench.prompts_of(&open), &what);
     kills
 }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use flowrun::engine::testing::Random;
 
-use super::bench::{Bench, Case, kill, undisturbed};
-use super::server::{Calls, Server};
+use super::bench::{Bench, Case, Open, kill, undisturbed};
+use super::server::Server;
 
 const WORKFLOWS: u64 = 30;
 /// Workflows that are tried at a time.
@@ -27,7 +27,8 @@ struct Totals {
     /// Processes that went on with a run that was killed.
     resumed: u64,
     calls: u64,
-    lost: u64,
+    /// Attempts that were in flight at a kill.
+    open: u64,
 }
 
 /// A question that mentions what earlier nodes gave, with something special about one in three.
@@ -101,7 +102,7 @@ fn survives(seed: u64, case: &Case, totals: &Mutex<Totals>) {
     let mut random = Random(seed ^ 0xDEAD);
     let bench = Bench::new(case, Server::open(&case.script));
     let what = format!("seed {seed}");
-    let (mut lost, mut kills, mut begun) = (Calls::new(), 0, 0);
+    let (mut open, mut kills, mut begun) = (Open::new(), 0, 0);
     for _ in 0..3 {
         let Some(mut command) = bench.go_on() else { break };
         begun += 1;
@@ -110,17 +111,18 @@ fn survives(seed: u64, case: &Case, totals: &Mutex<Totals>) {
         if child.try_wait().unwrap().is_none() {
             kill(child);
             kills += 1;
-            lost = bench.lost_after(&lost, &what);
+            bench.add_open(&mut open, &what);
         }
     }
     assert_eq!(bench.conclude(), expected, "{what}");
+    let lost = bench.prompts_of(&open);
     bench.assert_paid_once(&calls, &lost, &what);
     let mut totals = totals.lock().unwrap();
     totals.workflows += 1;
     totals.kills += kills;
     totals.resumed += begun - 1;
     totals.calls += bench.server.calls().values().sum::<u64>();
-    totals.lost += lost.values().sum::<u64>();
+    totals.open += open.len() as u64;
 }
 
 #[test]
@@ -142,9 +144,9 @@ fn random_workflows_survive_random_moments() {
             });
         }
     });
-    let Totals { workflows, kills, resumed, calls, lost } = totals.into_inner().unwrap();
+    let Totals { workflows, kills, resumed, calls, open } = totals.into_inner().unwrap();
     eprintln!(
-        "{workflows} workflows, {kills} kills, {resumed} times gone on, {calls} calls, {lost} of them lost, {:.1} s",
+        "{workflows} workflows, {kills} kills, {resumed} times gone on, {calls} calls, {open} attempts cut off, {:.1} s",
         began.elapsed().as_secs_f64()
     );
     let all = seeds.end - seeds.start;

@@ -13,6 +13,7 @@ use super::input::constant_input;
 use super::recall::Key;
 use super::spans;
 use crate::cache::{Follower, Found, Leader};
+use crate::definition::CacheScope;
 use crate::event::{AttemptReport, Event, TimerKind};
 use crate::failure::StepError;
 use crate::id::StepId;
@@ -135,7 +136,10 @@ impl Driver {
             let paid = self.paid(step, key, *value, usage, &code);
             if let Some((leader, found)) = leader.zip(paid) {
                 leader.landed(found);
-                self.journal.hold(leader);
+                // Within the run the answer is known from now on.
+                if key.scope == CacheScope::Shared {
+                    self.journal.hold(leader);
+                }
             }
         }
         Event::Settled {

@@ -56,7 +56,9 @@ type Awaited = Pin<Box<dyn Future<Output = (StepId, ValueHash, Option<Found>)> +
 #[derive(Default)]
 pub(super) struct Recall {
     pub(super) flights: Flights,
-    /// How many attempts of this run have landed in them.
+    /// Those of this run alone, of steps whose answers go no further.
+    inner_flights: Flights,
+    /// How many attempts of this run have landed in `flights`.
     pub(super) own_landed: u64,
     memo: Option<Arc<Memo>>,
     corrections: BTreeMap<String, Value>,
@@ -244,7 +246,12 @@ impl Driver {
 
     /// Leads the attempts under a key from now on, or follows the one that does.
     pub(super) fn join(&self, key: Option<Key>) -> Option<Result<Leader, Follower>> {
-        key.filter(|key| key.scope == CacheScope::Shared).map(|key| self.recall.flights.join(key.hash))
+        let Key { hash, scope, .. } = key?;
+        match scope {
+            CacheScope::Shared => Some(self.recall.flights.join(hash)),
+            CacheScope::Run => Some(self.recall.inner_flights.join(hash)),
+            CacheScope::Off => None,
+        }
     }
 
     /// The key of a leaf whose input is the same for every step, so that nothing was decided about it.
@@ -333,7 +340,7 @@ impl Driver {
             let followers = owner.followers.into_iter().filter(|follower| *follower != step);
             self.recall.found.extend(followers.map(|follower| (follower, found.clone())));
         }
-        (key.scope == CacheScope::Shared).then_some(found)
+        Some(found)
     }
 
     /// A step makes no answer for the moment, or never will: those who wait for it see to themselves.

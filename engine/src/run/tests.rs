@@ -72,6 +72,14 @@ impl Node for Act {
                     }
                 }
             }
+            // The first one fails at once, the others take their time.
+            "shaky" if self.attempts.load(Ordering::SeqCst) == 0 => {
+                Err(StepError::new("busy", ErrorClass::Server, "busy").into())
+            }
+            "shaky" => {
+                tokio::time::sleep(Duration::from_millis(number)).await;
+                Ok(json!("steady"))
+            }
             "deaf" => {
                 std::future::pending::<()>().await;
                 Ok(Value::Null)

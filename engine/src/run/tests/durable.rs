@@ -181,6 +181,18 @@ async fn an_answer_that_is_not_kept_yet_is_not_made_again() {
     assert_eq!((first.usage.calls, second.usage.calls, second.reused.steps), (1, 0, 1));
 }
 
+/// The one that asks first fails; while it waits to ask again the other asks, for longer than that.
+#[tokio::test(start_paused = true)]
+async fn a_step_that_asks_again_waits_for_the_one_that_asks_in_its_place() {
+    for scope in ["run", "shared"] {
+        let text = format!(
+            "nodes:\n  all: {{for_each: [1, 2], act: shaky 3000, cache: {scope}, retry: {{max: 2, backoff: 10ms}}}}\noutput: all"
+        );
+        let outcome = run(&workflow(&text), Map::new(), &kinds(), Slow::default().options("r1")).await.unwrap();
+        assert_eq!((outcome.status, outcome.usage.calls, outcome.reused.steps), (Status::Success, 2, 1), "{scope}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_came_while_a_step_waited_for_its_turn_is_found() {
     let (store, flights) = (Slow::default(), Flights::default());

@@ -249,7 +249,7 @@ output: end";
         let old = Bench::default();
         run(&old.workflow(text), inputs(), &old.kinds(), options(&old, "r0", false)).await.unwrap();
         let log = old.logged("r0").into_iter().filter(|line| line.step == "off");
-        Some(Arc::new(Memo::new("r0", &log.collect::<Vec<_>>())))
+        Some(Arc::new(Memo::new("r0", &log.collect::<Vec<_>>(), |hash| old.value(hash))))
     };
     let replaying = |bench: &Bench| RunOptions {
         memo: memo.clone(),

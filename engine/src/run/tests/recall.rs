@@ -120,7 +120,11 @@ impl Bench {
     }
 
     fn memo(&self, id: &str) -> Option<Arc<Memo>> {
-        Some(Arc::new(Memo::new(id, &self.logged(id))))
+        Some(Arc::new(Memo::new(id, &self.logged(id), |hash| self.value(hash))))
+    }
+
+    pub(super) fn value(&self, hash: ValueHash) -> Option<Value> {
+        serde_json::from_str(&self.store.value(hash).unwrap()?).ok()
     }
 }
 
