@@ -225,6 +225,8 @@ pub(crate) struct Remembered {
     pub(crate) value: ValueHash,
     pub(crate) step: Arc<str>,
     pub(crate) usage: Usage,
+    /// Whether somebody had set it: then it is no answer to the question, and counts for the same step alone.
+    set: bool,
 }
 
 impl Memo {
@@ -243,10 +245,12 @@ impl Memo {
             }
             let settles = matches!(event.kind.as_str(), "settled" | "answered");
             if let (true, Some(answer), Some(key)) = (settles, hash(event, "value"), keys.get(event.step.as_str())) {
-                let from = hash(event, "provenance").filter(|_| event.usage() == Usage::default());
-                let paid = from.and_then(&value).and_then(|told| Usage::deserialize(&told["from"]["usage"]).ok());
+                let told = hash(event, "provenance").filter(|_| event.usage() == Usage::default()).and_then(&value);
+                let from = told.as_ref().and_then(|told| told.get("from"));
+                let paid = from.and_then(|from| Usage::deserialize(&from["usage"]).ok());
                 let usage = paid.unwrap_or_else(|| event.usage());
-                let remembered = Remembered { value: answer, step: event.step.as_str().into(), usage };
+                let set = from.is_some_and(|from| from["how"] == Source::Correction.word());
+                let remembered = Remembered { value: answer, step: event.step.as_str().into(), usage, set };
                 memo.answers.entry(*key).or_default().push(remembered);
             }
         }
@@ -262,7 +266,7 @@ impl Memo {
     pub(crate) fn get(&self, key: ValueHash, step: &str, same_step: bool) -> Option<&Remembered> {
         let answers = self.answers.get(&key)?;
         let same = answers.iter().find(|answer| *answer.step == *step);
-        same.or_else(|| answers.first().filter(|_| !same_step))
+        same.or_else(|| answers.iter().find(|answer| !same_step && !answer.set))
     }
 }
 

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -20,6 +22,11 @@ use super::write::{self, Ends};
 /// Most transactions in a group, and most bytes of them: what a crash at `Off` may take, and what memory a commit needs.
 const GROUP_MAX: usize = 4_096;
 const GROUP_BYTES_MAX: usize = 16 << 20;
+
+/// With so many transactions in the last group others are likely to come in a moment, and the thread waits for them: the fewer
+/// the groups, the less a transaction costs. A run that goes on alone never waits.
+const CROWD: usize = 8;
+const MOMENT: Duration = Duration::from_micros(250);
 
 /// What the thread is asked for, in the order of asking.
 pub(super) enum Job {
@@ -127,10 +134,14 @@ impl Writer {
     /// Works until nobody can ask any more.
     pub(super) fn serve(mut self, jobs: &Receiver<Job>) {
         let mut held = None;
+        let mut crowded = false;
         while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
             match job {
                 Job::Task(task) => task(&mut self),
                 Job::Append(transaction, acknowledgement) => {
+                    if crowded {
+                        thread::sleep(MOMENT);
+                    }
                     let mut bytes = size(&transaction);
                     let mut group = vec![(transaction, acknowledgement)];
                     while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
@@ -146,6 +157,7 @@ impl Writer {
                             Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                         }
                     }
+                    crowded = group.len() >= CROWD;
                     self.keep(group);
                 }
             }
