@@ -102,7 +102,7 @@ pub(super) enum Place {
 
 /// A new run, or one that goes on.
 pub(super) enum What {
-    New(Map<String, Value>, Origin),
+    New(Map<String, Value>, Box<Origin>),
     Again(String),
 }
 

@@ -86,8 +86,14 @@ pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
     let options =
         RunOptions { calls_max: origin.max_calls, fresh: args.fresh, memo, corrections, ..RunOptions::default() };
     let usage = usage(&workflow);
-    let driven =
-        Driven { workflow, what: What::New(inputs, origin), place: Place::Open(store), options, models, usage };
+    let driven = Driven {
+        workflow,
+        what: What::New(inputs, Box::new(origin)),
+        place: Place::Open(store),
+        options,
+        models,
+        usage,
+    };
     drive(driven, &args.drive, |outcome, more| Some(compared(outcome, &log, corrected, more))).await
 }
 
@@ -98,13 +104,16 @@ fn known_inputs(workflow: &Workflow, mut inputs: Map<String, Value>, args: &Repl
     inputs
 }
 
+/// Models of single nodes, by the alias that stands there.
+type Models = Vec<(String, ModelDef)>;
+
 /// The workflow that was run, or the one of `--file`, with what is to be changed.
 fn changed_workflow(
     args: &ReplayArgs,
     node_models: &[String],
     origin: &Origin,
     store: &SqliteStore,
-) -> Result<(Arc<Workflow>, Vec<(String, ModelDef)>), ExitCode> {
+) -> Result<(Arc<Workflow>, Models), ExitCode> {
     let bare = Flowrun::builder().build();
     let name = args.file.as_ref().map_or_else(|| name_of(origin), |file| file.display().to_string());
     if args.set.is_empty() && node_models.is_empty() && args.file.is_some() {

@@ -33,7 +33,8 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     };
     let options = RunOptions { calls_max: args.max_calls, fresh: args.fresh, ..RunOptions::default() };
     let usage = usage(&workflow);
-    let driven = Driven { workflow, what: What::New(inputs, origin), place, options, models: Vec::new(), usage };
+    let driven =
+        Driven { workflow, what: What::New(inputs, Box::new(origin)), place, options, models: Vec::new(), usage };
     drive(driven, &args.drive, |_, _| None).await
 }
 

@@ -87,7 +87,9 @@ impl World {
 
 /// Keeps what a run tells its observers.
 #[derive(Default)]
-struct Written(Mutex<(LogWriter, String, Vec<(ValueHash, Arc<str>)>)>);
+struct Written(Mutex<(LogWriter, String, Texts)>);
+
+type Texts = Vec<(ValueHash, Arc<str>)>;
 
 impl Observer for Written {
     fn value(&self, hash: ValueHash, value: &Arc<Datum>) {

@@ -244,7 +244,10 @@ impl Store for SqliteStore {
 
     fn prune(&self, runs: &[String]) -> Result<u64, StoreError> {
         let (runs, locks) = (runs.to_vec(), self.locks.clone());
-        self.ask(move |writer| prune::prune(&mut writer.connection, &locks, &runs))
+        self.ask(move |writer| {
+            writer.forget_ends();
+            prune::prune(&mut writer.connection, &locks, &runs)
+        })
     }
 
     fn lock(&self, run: &str) -> Result<Option<Box<dyn RunLock>>, StoreError> {

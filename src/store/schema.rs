@@ -3,7 +3,7 @@
 //! A log's transactions are rows of one table, by a number that is made of the run's and of the first event's ([`place`]): reading a
 //! run is reading neighbours. Values stand in the order in which they came and are found by an index of their hashes: a big row in the
 //! index itself would make every look-up read more pages. Every row carries a checksum of 8 bytes, values their hash. Rows that a damaged
-//! page has lost show too: each transaction knows the number of the one before it, and a table of tails that of each run's last.
+//! page has lost show too: each transaction knows the number of the one before it, and a table of tails that of the last one of each run that has ended.
 
 use std::path::Path;
 use std::thread;

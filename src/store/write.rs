@@ -1,12 +1,15 @@
 //! What is written, as rows: runs, transactions, letters.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
 use flowrun_engine::id::ValueHash;
 use flowrun_engine::store::{CacheEntry, RunInfo, StoreError, Summary, Transaction, is_run_id};
 
-use super::schema::{begin_writing, checksum, place};
+use super::schema::{begin_writing, checksum, place, places, run_and_first};
 use super::trouble::Trouble;
 
 /// See [`Store::begin`](flowrun_engine::store::Store::begin).
@@ -29,7 +32,7 @@ pub(super) fn begin(connection: &mut Connection, run: &RunInfo) -> Result<(), Tr
     ];
     let insert = "INSERT INTO run (id, workflow, started_ms, origin, checksum, summary, summary_checksum)
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    match transaction.execute(insert, row).map_err(Trouble::from) {
+    match transaction.prepare_cached(insert)?.execute(row).map_err(Trouble::from) {
         Err(trouble) if trouble.is_conflict() => return Err(StoreError::RunExists(run.id.clone()).into()),
         inserted => inserted?,
     };
@@ -51,13 +54,50 @@ pub(super) fn run_number(connection: &Connection, id: &str) -> Result<Option<i64
     Ok(statement.query_row([id], |row| row.get(0)).optional()?)
 }
 
+/// Where the logs of runs that are being written end. Only whoever drives a run writes its log, so that nobody else moves its end.
+#[derive(Debug, Default)]
+pub(super) struct Ends(BTreeMap<Arc<str>, End>);
+
+/// A run's number, and that of the first event of its last transaction.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    number: i64,
+    last: Option<i64>,
+}
+
+impl Ends {
+    /// Somebody else may have written since.
+    pub(super) fn forget(&mut self, run: &str) {
+        self.0.remove(run);
+    }
+
+    /// What was to be written is not.
+    pub(super) fn forget_all(&mut self) {
+        self.0.clear();
+    }
+
+    fn of(&self, connection: &Connection, run: &str) -> Result<Option<End>, Trouble> {
+        if let Some(end) = self.0.get(run) {
+            return Ok(Some(*end));
+        }
+        let Some(number) = run_number(connection, run)? else { return Ok(None) };
+        let (first, last) = places(number, 0);
+        let select = "SELECT max(place) FROM log WHERE place BETWEEN ?1 AND ?2";
+        let place: Option<i64> = connection.prepare_cached(select)?.query_row([first, last], |row| row.get(0))?;
+        Ok(Some(End { number, last: place.map(|place| run_and_first(place).1 as i64) }))
+    }
+}
+
 /// Writes a transaction of a run inside one of SQLite. The inner error is this transaction's alone and has written nothing.
-pub(super) fn insert(connection: &Connection, transaction: &Transaction) -> Result<Result<(), StoreError>, Trouble> {
+pub(super) fn insert(
+    connection: &Connection,
+    ends: &mut Ends,
+    transaction: &Transaction,
+) -> Result<Result<(), StoreError>, Trouble> {
     let Transaction { run, first, lines, values, entries, summary } = transaction;
-    let select = "SELECT number, last FROM run LEFT JOIN tail ON tail.run = number WHERE id = ?1";
-    let both = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?));
-    let found = connection.prepare_cached(select)?.query_row([&**run], both).optional()?;
-    let Some((number, before)) = found else { return Ok(Err(StoreError::NoRun(run.to_string()))) };
+    let Some(End { number, last: before }) = ends.of(connection, run)? else {
+        return Ok(Err(StoreError::NoRun(run.to_string())));
+    };
     let refused = |detail: String| {
         let place = connection.path().unwrap_or_default().to_owned();
         Ok(Err(StoreError::Medium { place, detail }))
@@ -71,8 +111,7 @@ pub(super) fn insert(connection: &Connection, transaction: &Transaction) -> Resu
     let sum = log_checksum(place, before, lines.as_bytes());
     let insert = "INSERT INTO log (place, before, lines, checksum) VALUES (?1, ?2, ?3, ?4)";
     connection.prepare_cached(insert)?.execute(params![place, before, lines, sum])?;
-    let tail = "INSERT OR REPLACE INTO tail (run, last) VALUES (?1, ?2)";
-    connection.prepare_cached(tail)?.execute(params![number, *first as i64])?;
+    ends.0.insert(run.clone(), End { number, last: Some(*first as i64) });
     if !values.is_empty() {
         let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO value (hash, text) VALUES (?1, ?2)")?;
         for (hash, text) in values {
@@ -83,6 +122,11 @@ pub(super) fn insert(connection: &Connection, transaction: &Transaction) -> Resu
         insert_entry(connection, entry)?;
     }
     if let Some(summary) = summary {
+        let tail = "INSERT OR REPLACE INTO tail (run, last) VALUES (?1, ?2)";
+        connection.prepare_cached(tail)?.execute(params![number, *first as i64])?;
+        if summary.is_some() {
+            ends.forget(run);
+        }
         let text = summary.as_ref().map(summary_text);
         let sum = text.as_ref().map(|text| checksum(&[text.as_bytes()]));
         let update = "UPDATE run SET summary = ?2, summary_checksum = ?3 WHERE number = ?1";

@@ -15,7 +15,7 @@ use flowrun_engine::store::{Done, StoreError, Transaction};
 
 use super::schema::begin_writing;
 use super::trouble::Trouble;
-use super::write;
+use super::write::{self, Ends};
 
 /// Most transactions in a group, and most bytes of them: what a crash at `Off` may take, and what memory a commit needs.
 const GROUP_MAX: usize = 4_096;
@@ -104,17 +104,24 @@ pub(super) struct Writer {
     path: PathBuf,
     /// Runs of which a transaction was lost: none may follow it.
     broken: BTreeMap<Arc<str>, StoreError>,
+    ends: Ends,
 }
 
 impl Writer {
     /// With a connection to write.
     pub(super) fn new(connection: Connection, path: PathBuf) -> Self {
-        Self { connection, path, broken: BTreeMap::new() }
+        Self { connection, path, broken: BTreeMap::new(), ends: Ends::default() }
     }
 
     /// Somebody begins to drive a run: what was lost before is not there for them.
     pub(super) fn mend(&mut self, run: &str) {
         self.broken.remove(run);
+        self.ends.forget(run);
+    }
+
+    /// Runs are about to go.
+    pub(super) fn forget_ends(&mut self) {
+        self.ends.forget_all();
     }
 
     /// Works until nobody can ask any more.
@@ -146,7 +153,11 @@ impl Writer {
     }
 
     fn keep(&mut self, group: Vec<(Transaction, Acknowledgement)>) {
-        match self.commit(group.iter().map(|(transaction, _)| transaction)) {
+        let written = self.commit(group.iter().map(|(transaction, _)| transaction));
+        if written.is_err() {
+            self.ends.forget_all();
+        }
+        match written {
             Ok(results) => {
                 for ((_, acknowledgement), result) in group.into_iter().zip(results) {
                     acknowledgement.give(result);
@@ -169,7 +180,7 @@ impl Writer {
         &mut self,
         group: impl Iterator<Item = &'a Transaction>,
     ) -> Result<Vec<Result<(), StoreError>>, Trouble> {
-        let Self { connection, broken, .. } = self;
+        let Self { connection, broken, ends, .. } = self;
         let sqlite = begin_writing(connection)?;
         let mut lost: BTreeMap<Arc<str>, StoreError> = BTreeMap::new();
         let mut results = Vec::new();
@@ -177,7 +188,7 @@ impl Writer {
             let run = &transaction.run;
             let result = match broken.get(run).or_else(|| lost.get(run)) {
                 Some(error) => Err(error.clone()),
-                None => write::insert(&sqlite, transaction)?,
+                None => write::insert(&sqlite, ends, transaction)?,
             };
             if let Err(error) = &result {
                 lost.entry(run.clone()).or_insert_with(|| error.clone());

@@ -37,8 +37,7 @@ impl Writer {
         if let Some(step) = record.event.step() {
             line.text("step", &record.path);
             line.number("id", u64::from(step.0));
-            if !self.paths.contains_key(&step) {
-                self.paths.insert(step, record.path.clone());
+            if self.paths.insert(step, record.path.clone()).is_none() {
                 let around = self.paths.get(&record.around).filter(|around| !record.path.starts_with(&***around));
                 line.maybe(around, |line, around| line.text("in", around));
             }
