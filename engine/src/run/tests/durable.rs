@@ -1,4 +1,5 @@
 //! What is true at the moment between a transaction's being handed to the store and its being kept.
+#![allow(clippy::disallowed_methods, reason = "runs go on beside the test")]
 
 use super::*;
 use crate::cache::Flights;
@@ -10,8 +11,11 @@ use crate::store::{
 #[derive(Clone, Default)]
 struct Slow {
     kept: Memory,
-    waiting: Arc<Mutex<(bool, Vec<(Transaction, Done)>)>>,
+    waiting: Arc<Mutex<Waiting>>,
 }
+
+/// Whether nothing is kept, and what waits.
+type Waiting = (bool, Vec<(Transaction, Done)>);
 
 impl Slow {
     /// From now on nothing is kept.
