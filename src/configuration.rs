@@ -152,6 +152,11 @@ pub(crate) fn models_work(workflow: &Workflow, models: &Models) -> Result<(), St
     Ok(())
 }
 
+/// Whether every call of a run counts, because a model that its workflow asks is recorded or plays a recording.
+pub(crate) fn every_call_counts(workflow: &Workflow, models: &Models) -> bool {
+    asked(workflow).iter().any(|alias| models.on_record(alias))
+}
+
 /// Aliases that a workflow asks: those that its nodes name, and the default one last.
 fn asked(workflow: &Workflow) -> Vec<String> {
     let mut aliases = BTreeSet::new();

@@ -119,7 +119,7 @@ fn random_file(random: &mut Random, reliable: bool) -> String {
             0 => format!("{{{{ n{read} }}}}"),
             _ => format!("{{{{ n{read} | default(0) }}}}"),
         };
-        let mut parts = vec![format!("prompt: \"{mentions}\", schema: boolean, on_error: skip")];
+        let mut parts = vec![format!("cache: off, prompt: \"{mentions}\", schema: boolean, on_error: skip")];
         let mut again = || if reliable { 0 } else { random.below(2) };
         parts.push(format!("repair: {}, retry: {{max: {}, on: [server], backoff: 1ms}}", again(), again()));
         let max = 1 + random.below(3);
@@ -201,7 +201,7 @@ async fn recursion_costs_exactly_what_was_said() {
         calls
     };
     let called = |calls: &str| {
-        format!("flowrun: 1\nlimits: {{depth: 7}}\nnodes:\n  a: {{prompt: x, retry: 0}}\n{calls}output: a\n")
+        format!("flowrun: 1\nlimits: {{depth: 7}}\nnodes:\n  a: {{prompt: x, cache: off, retry: 0}}\n{calls}output: a\n")
     };
     let twice = called(
         "  left: {workflow: twice.yaml, max_depth: 4, on_error: skip}\n  right: {workflow: twice.yaml, max_depth: 3, on_error: skip}\n",

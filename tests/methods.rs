@@ -153,8 +153,9 @@ async fn adapt_gives_what_it_has_where_its_depth_ends() {
 - {match: certainly right, reply: {result: no idea, right: false}}
 "#;
     let (output, calls, _) = gives("@adapt", json!({"question": "x"}), script).await;
-    // Three levels of an attempt, a check and a plan: the fourth is not entered, and no second part is tried.
-    assert_eq!((output, calls), (json!({"answer": "no idea", "success": false}), 9));
+    // Three levels of an attempt, a check and a plan: the fourth is not entered, and no second part is tried. The third level
+    // asks what the second has asked, and pays nothing.
+    assert_eq!((output, calls), (json!({"answer": "no idea", "success": false}), 6));
 }
 
 #[tokio::test]
@@ -167,6 +168,7 @@ async fn diverse_weighs_each_path_with_its_mark() {
 "#;
     let inputs = json!({"question": "x", "prompts": ["Be hasty", "Be hasty", "Be wise"], "n": 2});
     let (output, calls, _) = gives("@diverse", inputs, script).await;
-    assert_eq!((&output["answer"], &output["paths"], calls), (&json!(8), &json!(6), 12));
+    // Equal instructions give their paths once, and equal paths are marked once: two and two paths, and a mark for each of two texts.
+    assert_eq!((&output["answer"], &output["paths"], calls), (&json!(8), &json!(6), 6));
     assert!((output["share"].as_f64().unwrap() - 18.0 / 26.0).abs() < 1e-9, "{output}");
 }

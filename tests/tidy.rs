@@ -144,7 +144,7 @@ fn the_engine_fits_in_a_head() {
         .filter(|(name, _)| !is_test_file(name))
         .map(|(_, text)| without_tests(text).lines().count())
         .sum();
-    assert!(lines <= 19_000, "the engine has {lines} lines without tests");
+    assert!(lines <= 20_500, "the engine has {lines} lines without tests");
 }
 
 #[test]

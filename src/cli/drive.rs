@@ -127,6 +127,7 @@ pub(super) async fn try_drive(
         Ok(configured) => configured,
         Err(problem) => return Ok(refuse(&problem)),
     };
+    options.fresh |= configuration::every_call_counts(&workflow, &configured.models);
     let store = match place {
         Place::Nowhere => None,
         Place::Open(store) => Some(store),

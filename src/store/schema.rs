@@ -1,8 +1,8 @@
 //! The file: its tables, how connections to it are set up, and how an older one becomes one of today.
 //!
-//! A log's transactions are rows of one table, by a number that is made of the run's and of the first event's ([`place`]): reading a
-//! run is reading neighbours. Values stand in the order in which they came and are found by an index of their hashes: a big row in the
-//! index itself would make every look-up read more pages. Every row carries a checksum of 8 bytes, values their hash. Rows that a damaged
+//! Transactions of all runs stand in the order in which they came, so that a commit writes neighbours, and are found by an index of a
+//! number that is made of the run's and of the first event's ([`place`]). Values stand in the order in which they came, too, and are
+//! found by an index of their hashes: a big row in the index itself would make every look-up read more pages. Every row carries a checksum of 8 bytes, values their hash. Rows that a damaged
 //! page has lost show too: each transaction knows the number of the one before it, and a table of tails that of the last one of each run that has ended.
 
 use std::path::Path;
@@ -34,7 +34,14 @@ CREATE TABLE run (
     summary TEXT,
     summary_checksum INTEGER
 );
-CREATE TABLE log (place INTEGER PRIMARY KEY, before INTEGER, lines TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE log (
+    number INTEGER PRIMARY KEY,
+    place INTEGER NOT NULL,
+    before INTEGER,
+    lines TEXT NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX log_place ON log (place);
 CREATE TABLE tail (run INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE value (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, text TEXT NOT NULL);
 CREATE UNIQUE INDEX value_hash ON value (hash);

@@ -160,7 +160,7 @@ fn a_torn_end_of_the_write_ahead_log_costs_what_is_in_it_and_no_more() {
         let log = bench.place.path().join(".flowrun/flowrun.db-wal");
         tear(&log, torn);
         let lost = bench.lost().0;
-        assert!(lost.len() > 1, "the last answer is lost with the call in flight: {lost:?}");
+        assert!(!lost.is_empty(), "the last answer is lost, and with it the call in flight, if there is one: {lost:?}");
         bench.server.allow(1 << 20);
         assert_eq!(bench.conclude(), expected, "{torn} bytes");
         bench.assert_paid_once(&calls, &lost, &format!("{torn} bytes"));

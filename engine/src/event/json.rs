@@ -76,7 +76,7 @@ impl Writer {
                     Ok(value) => line.hash("value", value),
                     Err(error) => line.value("error", error),
                 }
-                line.value("usage", &usage);
+                line.maybe((usage != Usage::default()).then_some(usage), |line, usage| line.value("usage", &usage));
                 line.maybe(provenance.as_ref(), |line, hash| line.hash("provenance", hash));
                 line.maybe(key.as_ref(), |line, hash| line.hash("key", hash));
             }

@@ -112,6 +112,14 @@ impl Models {
         self
     }
 
+    /// Whether the calls of a model are recorded, or played from a recording: then each counts, and none may be left out because its
+    /// answer is kept.
+    pub fn on_record(&self, alias: &str) -> bool {
+        let written = |model: &ModelDef| model.record.is_some() || model.provider == "recorded";
+        let all = matches!(self.record, Record::All(_));
+        all || self.configured.get(alias).is_some_and(written) && !matches!(self.record, Record::Nothing)
+    }
+
     /// Aliases that are known without any workflow.
     pub fn aliases(&self) -> Vec<String> {
         let mut aliases: Vec<String> = self.configured.keys().chain(self.registered.keys()).cloned().collect();
