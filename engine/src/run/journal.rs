@@ -32,7 +32,7 @@ pub struct Recording {
 const LOOKS: u32 = 60;
 
 /// How many waits go without looks after some that were in vain.
-const PATIENCE: u32 = 200;
+const PATIENCE: u32 = 16;
 
 /// What has come of the transactions that were handed to the store.
 #[derive(Default)]
