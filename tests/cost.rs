@@ -201,7 +201,9 @@ async fn recursion_costs_exactly_what_was_said() {
         calls
     };
     let called = |calls: &str| {
-        format!("flowrun: 1\nlimits: {{depth: 7}}\nnodes:\n  a: {{prompt: x, cache: off, retry: 0}}\n{calls}output: a\n")
+        format!(
+            "flowrun: 1\nlimits: {{depth: 7}}\nnodes:\n  a: {{prompt: x, cache: off, retry: 0}}\n{calls}output: a\n"
+        )
     };
     let twice = called(
         "  left: {workflow: twice.yaml, max_depth: 4, on_error: skip}\n  right: {workflow: twice.yaml, max_depth: 3, on_error: skip}\n",
