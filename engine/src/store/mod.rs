@@ -2,7 +2,7 @@
 //!
 //! A [`Store`] keeps whatever it is given and knows nothing of graphs. The driver hands it [`Transaction`]s and carries out what
 //! follows from one only after the store has said that it is safe. [`Memory`] forgets with the process; every other store passes
-//! [`conformance`] as it does.
+//! the checks of `conformance` as it does.
 //!
 //! Calls of readers block for as long as a disk takes. [`Store::append`] never does: it queues and calls back.
 
