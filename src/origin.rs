@@ -26,6 +26,9 @@ pub struct Origin {
     /// Most model calls, if somebody said more than the workflow does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_calls: Option<u64>,
+    /// Whether it took no answers of earlier runs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
     /// The run that it replays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_of: Option<String>,

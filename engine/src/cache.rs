@@ -225,8 +225,6 @@ pub(crate) struct Remembered {
     pub(crate) value: ValueHash,
     pub(crate) step: Arc<str>,
     pub(crate) usage: Usage,
-    /// Whether somebody had set it: then it is no answer to the question, and counts for the same step alone.
-    set: bool,
 }
 
 impl Memo {
@@ -249,8 +247,11 @@ impl Memo {
                 let from = told.as_ref().and_then(|told| told.get("from"));
                 let paid = from.and_then(|from| Usage::deserialize(&from["usage"]).ok());
                 let usage = paid.unwrap_or_else(|| event.usage());
-                let set = from.is_some_and(|from| from["how"] == Source::Correction.word());
-                let remembered = Remembered { value: answer, step: event.step.as_str().into(), usage, set };
+                // What somebody has set is no answer to the question: whoever replays such a run sets it again.
+                if from.is_some_and(|from| from["how"] == Source::Correction.word()) {
+                    continue;
+                }
+                let remembered = Remembered { value: answer, step: event.step.as_str().into(), usage };
                 memo.answers.entry(*key).or_default().push(remembered);
             }
         }
@@ -266,7 +267,7 @@ impl Memo {
     pub(crate) fn get(&self, key: ValueHash, step: &str, same_step: bool) -> Option<&Remembered> {
         let answers = self.answers.get(&key)?;
         let same = answers.iter().find(|answer| *answer.step == *step);
-        same.or_else(|| answers.iter().find(|answer| !same_step && !answer.set))
+        same.or_else(|| answers.iter().find(|_| !same_step))
     }
 }
 

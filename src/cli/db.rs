@@ -22,6 +22,12 @@ pub(super) struct DbArgs {
 }
 
 impl DbArgs {
+    /// How a command that goes on says the same place: nothing, where nobody has said one.
+    pub(super) fn flag(&self) -> String {
+        let given = self.db.as_ref().filter(|path| !path.as_os_str().is_empty());
+        given.map(|path| format!(" --db {}", path.display())).unwrap_or_default()
+    }
+
     /// Flags, then the environment, then `flowrun.yaml`.
     pub(super) fn path(&self, configured: Option<&str>) -> PathBuf {
         let given = self.db.clone().filter(|path| !path.as_os_str().is_empty());

@@ -244,6 +244,7 @@ fn conclude(
     let asked = questions.open(outcome);
     let mut more = Map::new();
     let said = said(outcome, &mut more);
+    let mut printed = ExitCode::SUCCESS;
     if args.json {
         let critical_path_ms =
             Trace::new(&seen.log.lock().expect("BUG: a panic while an event was kept").1).critical_path_us / 1_000;
@@ -257,14 +258,15 @@ fn conclude(
         if let Value::Object(object) = &mut object {
             object.extend(more);
         }
-        print(&format!("{object}\n"));
+        printed = print(&format!("{object}\n"));
     } else if let Some(output) = &outcome.output {
         let text = output.as_str().map_or_else(|| output.to_string(), str::to_owned);
-        print(&format!("{text}\n"));
+        printed = print(&format!("{text}\n"));
     }
-    tell_problems(id, outcome);
+    let id_here = format!("{id}{}", args.place.flag());
+    tell_problems(&id_here, outcome);
     if !asked.is_empty() {
-        say(&people::waiting(&asked, id));
+        say(&people::waiting(&asked, if id.is_empty() { "" } else { &id_here }));
     }
     if !args.quiet {
         if !outcome.limits_reached.is_empty() {
@@ -273,7 +275,8 @@ fn conclude(
         said.iter().for_each(|said| say(said));
         say(&last_line(id, outcome));
     }
-    if outcome.status == Status::Success { ExitCode::SUCCESS } else { ExitCode::from(outcome.status.exit_code()) }
+    // An answer that nobody could read is none.
+    if outcome.status == Status::Success { printed } else { ExitCode::from(outcome.status.exit_code()) }
 }
 
 fn tell_problems(id: &str, outcome: &RunOutcome) {

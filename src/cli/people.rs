@@ -131,8 +131,9 @@ pub(super) fn waiting(asked: &[Question], run: &str) -> String {
         return text + help;
     }
     let step = asked.first().map(|question| clean(&question.path)).unwrap_or_default();
+    let (id, db) = run.split_once(' ').map_or((run, String::new()), |(id, db)| (id, format!(" {db}")));
     text + &format!(
-        "help: `flowrun answer {run} '{step}' VALUE` answers, `flowrun resume {run}` on a terminal asks you"
+        "help: `flowrun answer {id} '{step}' VALUE{db}` answers, `flowrun resume {run}` on a terminal asks you"
     )
 }
 

@@ -72,10 +72,15 @@ pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
         Err(problem) => return refuse(&problem),
     };
     let corrected = !corrections.is_empty();
+    // What was set for the run that is replayed is set for this one too.
+    let mut all: BTreeMap<String, Value> = origin.corrections.clone().into_iter().collect();
+    all.extend(corrections);
+    let corrections = all;
     let origin = Origin {
         inputs: inputs.clone(),
         model: args.drive.model.first().cloned(),
         max_calls: args.max_calls.or(origin.max_calls),
+        fresh: args.fresh,
         replay_of: Some(log.info.id.clone()),
         corrections: corrections.clone().into_iter().collect(),
         node_models: models.iter().map(|(alias, _)| alias.clone()).collect(),

@@ -75,6 +75,13 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> 
         // Somebody else was quicker.
         Err(RunError::Start(StartError::Driven(id))) => Err(NotHere::Driven(id)),
         Err(RunError::Start(StartError::Over { id, status })) => Err(NotHere::Over { id, status }),
+        Err(problem @ RunError::Start(StartError::Unfoldable { .. })) => {
+            let id = &run.id;
+            Ok(refuse(&format!(
+                "{problem}\nhelp: a workflow that it calls may have changed; put that back and resume, or `flowrun replay {id}` makes a \
+                 new run of what is there now"
+            )))
+        }
         result => Ok(result.unwrap_or_else(|problem| refuse(&problem.to_string()))),
     }
 }
@@ -82,7 +89,7 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> 
 /// A replay goes on as one: with the same memo and the same corrections.
 fn replaying(origin: &Origin, store: &Arc<SqliteStore>) -> Result<RunOptions, String> {
     let corrections = origin.corrections.clone().into_iter().collect();
-    let mut options = RunOptions { corrections, ..RunOptions::default() };
+    let mut options = RunOptions { corrections, fresh: origin.fresh, ..RunOptions::default() };
     if let Some(replayed) = &origin.replay_of
         && let Some(run) = store.run(replayed).map_err(|error| error.to_string())?
     {
@@ -134,14 +141,21 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<
         }
         (None, None) => return Err(refuse(&format!("the workflow of the run {} is not kept and not there", run.id))),
     };
-    let workflow = check::load_text(&bare, &name_of(origin), &text)?;
+    let id = &run.id;
+    let changed = || {
+        say(&format!(
+            "help: the run {id} began with a workflow that checked; put its file back and resume, or mend it and `flowrun replay {id} \
+             --file FILE`"
+        ));
+    };
+    let workflow = check::load_text(&bare, &name_of(origin), &text).inspect_err(|_| changed())?;
     let began = began_with(run, store);
     if began.is_none_or(|began| began == workflow.hash) {
         return Ok(workflow);
     }
     let now = workflow.definition.to_yaml();
     let difference = difference(kept.as_deref().unwrap_or_default(), &now);
-    let (file, id) = (&origin.reference, &run.id);
+    let file = &origin.reference;
     Err(refuse(&format!(
         "`{file}` has changed since the run {id} began, which cannot go on as another workflow\n{difference}help: `flowrun replay \
          {id} --file {file}` runs the changed one with every answer that still fits; or put the file back and resume"

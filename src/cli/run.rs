@@ -29,6 +29,7 @@ pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
         inputs: inputs.clone(),
         model: args.drive.model.first().cloned(),
         max_calls: args.max_calls,
+        fresh: args.fresh,
         ..Origin::default()
     };
     let options = RunOptions { calls_max: args.max_calls, fresh: args.fresh, ..RunOptions::default() };

@@ -231,8 +231,10 @@ fn meant(runs: &Runs, args: &PruneArgs) -> Result<Vec<Listed>, String> {
     let all = runs.all().map_err(|error| error.to_string())?;
     let old = all.into_iter().rev().filter(|run| run.started_ms < before_ms);
     let wanted = old.map(|run| listed(runs, run)).filter(|run| stands(run, args.status.as_deref()));
-    // Of a run that cannot be read nobody knows whether it waits; whoever wants it gone names it.
-    let known = wanted.filter(|(_, summary)| summary.as_ref().is_ok_and(|run| !LIVE.contains(&run.status.as_str())));
+    // Of a run that cannot be read nobody knows whether it waits; whoever wants it gone names it. One that was interrupted can go on,
+    // and is meant only where that is said.
+    let is_over = |status: &str| !LIVE.contains(&status) && (status != "interrupted" || args.status.is_some());
+    let known = wanted.filter(|(_, summary)| summary.as_ref().is_ok_and(|run| is_over(&run.status)));
     Ok(known.skip(args.keep.unwrap_or(0)).collect())
 }
 
@@ -243,7 +245,8 @@ fn check(place: &DbArgs) -> Result<ExitCode, String> {
         let size = runs.store().size().map_err(|error| error.to_string())?;
         let (of_runs, values) = (counted(size.runs, "run"), counted(size.values, "value"));
         let entries = thousands(size.entries);
-        return Ok(print(&format!("nothing is damaged: {of_runs}, {values}, {entries} cache entries\n")));
+        let word = if size.entries == 1 { "entry" } else { "entries" };
+        return Ok(print(&format!("nothing is damaged: {of_runs}, {values}, {entries} cache {word}\n")));
     }
     let mut text = String::new();
     for line in &damage {

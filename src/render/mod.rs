@@ -145,8 +145,11 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     for line in text.lines() {
         let line = visible(line);
         let mut rest = line.trim_end();
-        while columns(rest) > width.max(2) {
+        loop {
             let head = fit(rest, width.max(2));
+            if head.len() == rest.len() {
+                break;
+            }
             let at = head.rfind(' ').filter(|at| *at > 0).unwrap_or(head.len());
             lines.push(rest[..at].trim_end().to_owned());
             rest = rest[at..].trim_start();

@@ -93,6 +93,8 @@ impl SqliteStore {
     }
 
     fn of(path: &Path, durability: Durability, looks_only: bool) -> Self {
+        // SQLite would take a name like `:memory:` for something else than a file.
+        let path = &if path.starts_with(":memory:") { Path::new(".").join(path) } else { path.to_owned() };
         Self {
             path: path.to_owned(),
             durability,

@@ -54,6 +54,10 @@ pub(super) fn run_number(connection: &Connection, id: &str) -> Result<Option<i64
     Ok(statement.query_row([id], |row| row.get(0)).optional()?)
 }
 
+/// A value that is there already is left alone, unless it is not what it was: then this one takes its place.
+const HEALING_INSERT: &str = "INSERT INTO value (hash, text) VALUES (?1, ?2)
+    ON CONFLICT (hash) DO UPDATE SET text = excluded.text WHERE text <> excluded.text";
+
 /// Where the logs of runs that are being written end. Only whoever drives a run writes its log, so that nobody else moves its end.
 #[derive(Debug, Default)]
 pub(super) struct Ends(BTreeMap<Arc<str>, End>);
@@ -113,7 +117,7 @@ pub(super) fn insert(
     connection.prepare_cached(insert)?.execute(params![place, before, lines, sum])?;
     ends.0.insert(run.clone(), End { number, last: Some(*first as i64) });
     if !values.is_empty() {
-        let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO value (hash, text) VALUES (?1, ?2)")?;
+        let mut statement = connection.prepare_cached(HEALING_INSERT)?;
         for (hash, text) in values {
             statement.execute(params![hash.as_bytes(), text])?;
         }

@@ -221,11 +221,12 @@ impl Driver {
                 let provenance = report.provenance.filter(|_| report.usage == Usage::default());
                 let datum = self.values.get(*value).clone();
                 let found = provenance.and_then(|hash| Found::told(self.stored(hash)?.json(), datum));
-                if let Some(found) = &found {
+                if let Some(found) = found.as_ref().filter(|found| found.source != Source::Correction) {
                     self.found.steps += 1;
                     self.found.usage += found.usage;
                 }
                 let key = self.key_of(*step).filter(|key| key.scope != CacheScope::Off);
+                let key = key.map(|key| Key { hash: report.key.unwrap_or(key.hash), ..key });
                 match (key, found) {
                     (None, _) | (_, Some(Found { source: Source::Correction, .. })) => {}
                     (Some(key), found) => self.know(*step, key.hash, *value, report.usage, found),
@@ -256,8 +257,13 @@ impl Driver {
             if self.announce(&code, &input) != hash {
                 return Err(format!("the input of `{}` is not what it was", self.scheduler.path(step)));
             }
+            if let Some(logged) = self.key_of(step) {
+                // Another model, or another version of a kind, may stand under the same name by now.
+                let key = self.key(step, &code, &input, hash).map_err(|error| error.message.clone())?.unwrap_or(logged);
+                self.note_changed_key(step, logged, key);
+                keyed.push((step, key, code));
+            }
             self.rendered.insert(step, input);
-            keyed.extend(self.key_of(step).map(|key| (step, key, code)));
         }
         self.own_again(&keyed);
         Ok(())

@@ -5,7 +5,7 @@
 //! that wait for one hold no slot and no allowance. If nothing comes of it the first of them makes it, under its own retries.
 //! No step that holds a slot waits for one that has none, so nothing can wait in a circle.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -66,6 +66,8 @@ pub(super) struct Recall {
     fresh: bool,
     /// Keys of leaves that have not ended.
     keys: IndexMap<StepId, Key, ById>,
+    /// Those whose key is not the one that the log names.
+    rekeyed: BTreeSet<StepId>,
     known: BTreeMap<ValueHash, Known>,
     owners: BTreeMap<ValueHash, Owner>,
     found: VecDeque<(StepId, Found)>,
@@ -267,7 +269,16 @@ impl Driver {
 
     /// The key that no decision about an input has named.
     pub(super) fn undecided(&self, step: StepId, key: Option<Key>) -> Option<ValueHash> {
-        key.filter(|_| self.scheduler.input(step).is_none()).map(|key| key.hash)
+        let is_unnamed = self.scheduler.input(step).is_none() || self.recall.rekeyed.contains(&step);
+        key.filter(|_| is_unnamed).map(|key| key.hash)
+    }
+
+    /// The key under which a step that goes on asks, where that is not the one that the log names.
+    pub(super) fn note_changed_key(&mut self, step: StepId, logged: Key, key: Key) {
+        if key.hash != logged.hash {
+            self.recall.rekeyed.insert(step);
+            self.recall.keys.insert(step, key);
+        }
     }
 
     /// The key of a leaf that has not ended.
@@ -293,8 +304,10 @@ impl Driver {
     /// The event of an answer that was found.
     pub(super) fn found_event(&mut self, step: StepId, attempt: u32, found: Found, key: Option<ValueHash>) -> Event {
         let provenance = Some(self.values.store(found.provenance()));
-        self.found.steps += 1;
-        self.found.usage += found.usage;
+        if found.source != Source::Correction {
+            self.found.steps += 1;
+            self.found.usage += found.usage;
+        }
         let value = self.values.store(found.value.json().clone());
         if let Some(key) = self.recall.keys.get(&step).filter(|key| key.scope != CacheScope::Off) {
             let Found { run, step, usage, .. } = found;

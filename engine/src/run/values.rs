@@ -55,7 +55,10 @@ impl Values {
 
     /// Takes a value back that the store has.
     pub(super) fn load(&mut self, hash: ValueHash, value: Arc<Datum>) {
-        self.by_hash.entry(hash).or_insert(value);
+        if let indexmap::map::Entry::Vacant(entry) = self.by_hash.entry(hash) {
+            let datum = entry.insert(value);
+            self.observers.iter().for_each(|observer| observer.value(hash, datum));
+        }
     }
 
     /// Whether a value is at hand.

@@ -261,7 +261,7 @@ pub enum StoreError {
         detail: String,
     },
     /// What is kept is not what was written.
-    #[error("{place} is damaged: {detail}")]
+    #[error("{place} is damaged: {detail} (`flowrun runs check` says what else is; `--db FILE` takes another)")]
     Damaged {
         /// Where it is.
         place: String,
