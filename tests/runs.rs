@@ -163,6 +163,8 @@ fn pruning_removes_what_is_meant_and_never_what_goes_on() {
     assert_eq!(code(&prune(&["r5"])), 0);
     drop(driven);
     assert_eq!(code(&prune(&["--keep", "0"])), 0);
+    assert_eq!(left(), ["r6"], "what was interrupted can go on");
+    assert_eq!(code(&prune(&["--keep", "0", "--status", "interrupted"])), 0);
     assert!(left().is_empty() && store.size().unwrap().values == 0);
 }
 

@@ -17,7 +17,7 @@ use crate::trace::{counted, duration, thousands};
 
 /// The status words of runs.
 const STATUSES: [&str; 7] = ["success", "failed", "exhausted", "cancelled", "suspended", "running", "interrupted"];
-/// Those of runs that go on or may: they go only by name.
+/// Those of runs that go on or wait for people: they go only by name.
 const LIVE: [&str; 2] = ["suspended", "running"];
 
 /// `flowrun runs`, which lists them if it is not said what else.
@@ -47,7 +47,7 @@ enum RunsCommand {
     },
     /// Remove runs, and what nothing names any more
     ///
-    /// Runs that go on or wait for people are removed only by name.
+    /// Runs that go on or wait for people are removed only by name, interrupted ones also by `--status interrupted`.
     Prune(PruneArgs),
     /// Look for damage in everything that is kept
     Check {

@@ -346,7 +346,9 @@ output: [b, n, each, ask]";
         bench.entries().iter().all(|entry| entry.step != "a" && entry.step != "each[1]"),
         "it is of this run alone"
     );
-    let corrections = set(&[("a", json!("saw")), ("v", json!("cutcut")), ("ask", json!("no"))]);
+    // What was set is no answer that the memo has: whoever wants it again sets it again.
+    let again = ("each[1]", json!("other"));
+    let corrections = set(&[("a", json!("saw")), ("v", json!("cutcut")), ("ask", json!("no")), again]);
     let options = RunOptions { corrections, memo: bench.memo("r1"), fresh: true, ..bench.options("r2") };
     let second = bench.run_with(text, options).await;
     assert_eq!(second.output, Some(json!(["cutcut", "3", ["item 1", "other"], "no"])), "early cut-off");
