@@ -203,6 +203,11 @@ impl Simulation<'_> {
             self.paid += self.calls(step);
         }
         self.asked.clear();
+        // Timers of attempts that earlier deaths have cut off would be all that ever runs out, where drivers die often.
+        let scheduler = &self.scheduler;
+        self.timers.retain(|(step, attempt, timer)| {
+            scheduler.accepts(&Event::Timer { step: *step, attempt: *attempt, timer: *timer })
+        });
         let in_flight = self.flights.len();
         for (step, attempt) in self.flights.drain(..) {
             *self.lost.entry(step).or_default() += 1;
