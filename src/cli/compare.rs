@@ -39,13 +39,8 @@ struct Shown {
     width: usize,
 }
 
-fn load(runs: &Runs, wanted: &str) -> Result<RunLog, String> {
-    let run = runs.find(wanted)?;
-    runs.load(&run).map_err(|error| format!("the run {} cannot be read: {error}", run.id))
-}
-
 pub(super) fn diff(a: &str, b: &str, step: Option<&str>, json: bool, all: bool, place: &DbArgs) -> ExitCode {
-    let loaded = place.read().and_then(|runs| Ok((load(&runs, a)?, load(&runs, b)?)));
+    let loaded = place.read().and_then(|runs| Ok((runs.load_named(a)?, runs.load_named(b)?)));
     let (a, b) = match loaded {
         Ok(loaded) => loaded,
         Err(problem) => return refuse(&problem),
@@ -351,7 +346,7 @@ pub(super) fn explain(wanted: &str, step: &str, json: bool, place: &DbArgs) -> E
         Ok(runs) => runs,
         Err(problem) => return refuse(&problem),
     };
-    let log = match load(&runs, wanted) {
+    let log = match runs.load_named(wanted) {
         Ok(log) => log,
         Err(problem) => return refuse(&problem),
     };

@@ -9,11 +9,7 @@ use crate::render::clean;
 use crate::runs;
 
 pub(super) fn export(wanted: &str, values: bool, place: &DbArgs) -> ExitCode {
-    let loaded = place.read().and_then(|runs| {
-        let run = runs.find(wanted)?;
-        runs.load(&run).map_err(|error| format!("the run {} cannot be read: {error}", run.id))
-    });
-    let log = match loaded {
+    let log = match place.read().and_then(|runs| runs.load_named(wanted)) {
         Ok(log) => log,
         Err(problem) => return refuse(&problem),
     };

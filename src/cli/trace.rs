@@ -27,11 +27,7 @@ pub(super) enum Format {
 }
 
 pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: bool, place: &DbArgs) -> ExitCode {
-    let loaded = place.read().and_then(|runs| {
-        let run = runs.find(wanted)?;
-        runs.load(&run).map_err(|error| format!("the run {} cannot be read: {error}", run.id))
-    });
-    let log = match loaded {
+    let log = match place.read().and_then(|runs| runs.load_named(wanted)) {
         Ok(log) => log,
         Err(problem) => return refuse(&problem),
     };

@@ -127,6 +127,15 @@ impl Runs {
         }
     }
 
+    /// The log of the run that `last`, an id or the unique beginning of one means.
+    ///
+    /// # Errors
+    /// One line that says what there is instead, or why it cannot be read.
+    pub fn load_named(&self, wanted: &str) -> Result<RunLog, String> {
+        let run = self.find(wanted)?;
+        self.load(&run).map_err(|error| format!("the run {} cannot be read: {error}", run.id))
+    }
+
     /// The log of a run.
     ///
     /// # Errors
