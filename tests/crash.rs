@@ -6,6 +6,7 @@ mod boundaries;
 mod changes;
 mod disk;
 mod flights;
+mod mortal;
 mod people;
 mod random;
 pub(crate) mod server;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior};
 
 use flowrun_engine::id::ValueHash;
 use flowrun_engine::store::{Durability, StoreError};
@@ -214,10 +214,11 @@ pub(super) fn is_readable(connection: &Connection, path: &Path) -> Result<bool, 
 }
 
 fn found_format(connection: &Connection, path: &Path, known: usize) -> Result<usize, Trouble> {
-    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
-    let application = patiently(|| Ok(number("PRAGMA application_id")?))?;
-    let found = patiently(|| Ok(number("PRAGMA user_version")?))?;
-    let tables = patiently(|| Ok(number("SELECT count(*) FROM sqlite_schema")?))?;
+    // One statement sees one state: another process may be making the file between two.
+    let one_look = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) \
+                    FROM pragma_application_id, pragma_user_version";
+    let numbers = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+    let (application, found, tables) = patiently(|| Ok(connection.query_row(one_look, [], numbers)?))?;
     match usize::try_from(found) {
         Ok(0) if application == 0 && tables == 0 => Ok(0),
         _ if application != APPLICATION => Err(Trouble::Damaged("it is a database of another program".into())),

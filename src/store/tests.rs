@@ -68,3 +68,19 @@ fn a_file_of_format_1_becomes_one_of_any_later_format() {
     assert_eq!(error, StoreError::Format { place: path.display().to_string(), found, known });
     assert_eq!(SqliteStore::open_to_read(path).map(drop).unwrap_err(), error);
 }
+
+#[test]
+fn a_file_that_is_being_made_is_empty_or_whole() {
+    let folder = TempDir::new().unwrap();
+    for round in 0..200 {
+        let path = folder.path().join(format!("{round}.db"));
+        std::thread::scope(|scope| {
+            let maker = scope.spawn(|| SqliteStore::open(&path, Durability::Normal).map(drop));
+            while !maker.is_finished() {
+                let looked = SqliteStore::open_to_read(&path).and_then(|store| store.runs());
+                assert_eq!(looked, Ok(Vec::new()), "round {round}");
+            }
+            assert_eq!(maker.join().unwrap(), Ok(()));
+        });
+    }
+}

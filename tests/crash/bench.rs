@@ -12,6 +12,7 @@ use flowrun::engine::store::{Durability, Store};
 use flowrun::runs::{RunLog, Runs};
 use serde_json::{Value, json};
 
+use super::mortal::{Errand, Side};
 use super::server::{Calls, Server, prompt_of};
 use crate::cli::{Place, code, stderr, stdout};
 
@@ -78,15 +79,38 @@ impl Bench {
 
     /// Begins the run.
     pub(crate) fn begin(&self) -> Command {
-        let file = if self.case.workflow.starts_with('@') { &*self.case.workflow } else { "w.yaml" };
         let inputs = self.case.inputs.iter().flat_map(|input| ["--input", input]);
-        self.command(&["run", file].into_iter().chain(inputs).chain(self.words.iter().copied()).collect::<Vec<_>>())
+        self.command(
+            &["run", self.reference()].into_iter().chain(inputs).chain(self.words.iter().copied()).collect::<Vec<_>>(),
+        )
+    }
+
+    /// Has a process of this test program drive the run, which ends on one side of its transaction of that number.
+    pub(crate) fn spawn_mortal(&self, last: u64, side: Side) -> Child {
+        let text = |(step, answer): &(&str, &str)| ((*step).to_owned(), (*answer).to_owned());
+        let errand = Errand {
+            reference: self.reference().to_owned(),
+            inputs: self.case.inputs.iter().map(|input| (*input).to_owned()).collect(),
+            answers: self.case.answers.iter().map(text).collect(),
+            url: self.server.url().to_owned(),
+            last,
+            side,
+        };
+        errand.spawn(self.place.path())
+    }
+
+    fn reference(&self) -> &str {
+        if self.case.workflow.starts_with('@') { &self.case.workflow } else { "w.yaml" }
     }
 
     /// Goes on with the run as it stands: begins it if nothing is kept of it, answers if that is all that it waits for.
     pub(crate) fn go_on(&self) -> Option<Command> {
         let Some(log) = self.log() else { return Some(self.begin()) };
         match log.summary().status.as_str() {
+            // One that waits for a person until a deadline goes on by itself.
+            "suspended" if self.case.answers.is_empty() => {
+                Some(self.command(&[&["resume", "last"], &*self.words].concat()))
+            }
             "interrupted" => Some(self.command(&[&["resume", "last"], &*self.words].concat())),
             "suspended" => {
                 let asked = log.asked();

@@ -1,12 +1,17 @@
-//! A process that is killed between any two transactions, twice in a row: the run goes on to the same end, and nothing is paid twice.
+//! A process that is killed between any two events, twice in a row: the run goes on to the same end, and nothing is paid twice.
 //!
-//! The server answers one call after the other, as it is told. When as many as wanted are answered and the log stands still, every
-//! transaction that can be kept is, and the process is killed.
+//! Each workflow is tried twice over. First the command itself: the server answers one call after the other, as it is told; when as
+//! many as wanted are answered and the log stands still, every transaction that can be kept is, and the process is killed. Then a
+//! process that embeds the library and kills itself before each of its transactions, and after each: see `mortal`.
+
+use std::os::unix::process::ExitStatusExt;
 
 use serde_json::{Value, json};
 
 use super::bench::{Bench, Case, Open, Watched, kill, undisturbed};
+use super::mortal::Side;
 use super::server::{Calls, Server};
+use crate::cli::{stderr, stdout};
 
 /// Kills the process after each number of answers, and the one that goes on after as many `more`.
 fn survives(case: &Case, status: &str) {
@@ -19,6 +24,37 @@ fn survives(case: &Case, status: &str) {
         kills += survives_after(case, answers, answers % 3, &expected, &calls);
     }
     assert!(kills > all, "only {kills} of the processes lived until they were killed");
+    for side in [Side::Before, Side::After] {
+        let transactions = (1..).take_while(|last| survives_at(case, *last, side, &expected, &calls)).count() as u64;
+        assert!(transactions > all, "only {transactions} transactions for {all} calls");
+    }
+}
+
+/// Whether the process came as far as that transaction, and then ended there. The next one ends a few transactions later, on the
+/// other side.
+fn survives_at(case: &Case, last: u64, side: Side, expected: &Value, undisturbed: &Calls) -> bool {
+    let what = format!("ended {side:?} transaction {last}");
+    let bench = Bench::new(case, Server::open(&case.script));
+    let mut open = Open::new();
+    let other = if side == Side::Before { Side::After } else { Side::Before };
+    for (process, (last, side)) in [(last, side), (1 + last % 4, other)].into_iter().enumerate() {
+        if bench.go_on().is_none() {
+            break;
+        }
+        let ended = bench.spawn_mortal(last, side).wait_with_output().unwrap();
+        if ended.status.code() == Some(0) {
+            if process == 0 {
+                return false;
+            }
+            break;
+        }
+        assert_eq!(ended.status.signal(), Some(9), "{what}: {}{}", stdout(&ended), stderr(&ended));
+        bench.add_open(&mut open, &what);
+    }
+    assert_eq!(bench.conclude(), *expected, "{what}");
+    assert_eq!(bench.outcome(), *expected, "{what}");
+    bench.assert_paid_once(undisturbed, &bench.prompts_of(&open), &what);
+    true
 }
 
 fn survives_after(case: &Case, answers: usize, more: usize, expected: &Value, undisturbed: &Calls) -> u64 {
@@ -123,4 +159,32 @@ fn a_run_that_fails_fails_the_same_way() {
          c: {prompt: \"three {{ b }} [fail 9]\", retry: {max: 1, backoff: 1ms}}\noutput: [b, c]\n",
     );
     survives(&case, "failed");
+}
+
+#[test]
+fn calls_of_itself_and_nested_loops_go_on() {
+    let case = Case {
+        inputs: vec!["parts=[\"a\", \"b\", \"c\"]"],
+        ..Case::new(
+            "flowrun: 1\ninputs: {parts: \"[string] = []\"}\nnodes:\n  \
+             whole: {when: \"parts | length <= 1\", prompt: \"solve {{ parts }}\"}\n  \
+             halves:\n    when: parts | length > 1\n    for_each: ['parts[:1]', 'parts[1:]']\n    sequential: true\n    \
+             workflow: w.yaml\n    with: {parts: item}\n    max_depth: 4\n  \
+             rounds:\n    when: parts | length > 1\n    repeat: {max: 2}\n    nodes:\n      \
+             draft: {prompt: \"draft {{ halves }} {{ last.better | default('-') }}\"}\n      \
+             better: {repeat: {max: 2}, prompt: \"better {{ draft }} {{ last.better | default('-') }}\"}\n    output: better\n  \
+             answer: {needs: [whole, rounds], join: any, value: whole | default(rounds)}\noutput: answer\n",
+        )
+    };
+    survives(&case, "success");
+}
+
+#[test]
+fn a_quorum_and_a_deadline_go_on() {
+    let case = Case::new(
+        "flowrun: 1\nnodes:\n  votes: {for_each: '[1, 2, 3, 4]', prompt: \"vote {{ item }} [say yes]\", max_parallel: 2, quorum: 2}\n  \
+         asked: {kind: human, prompt: \"Really {{ votes }}?\", schema: boolean, timeout: 300ms, default: false}\n  \
+         end: {prompt: \"end {{ asked }}\"}\noutput: [asked, end]\n",
+    );
+    survives(&case, "success");
 }
