@@ -51,8 +51,7 @@ impl Origin {
 
     /// A new run of a workflow, for [`RunOptions::record`](crate::RunOptions::record).
     pub fn recording(mut self, workflow: &Workflow, store: Arc<dyn Store>, durability: Durability) -> Recording {
-        let text: Arc<str> = Value::String(workflow.definition.to_yaml()).to_string().into();
-        let hash = ValueHash::of_bytes(text.as_bytes());
+        let (hash, text) = workflow.text().clone();
         self.definition = Some(hash);
         let run = RunInfo {
             id: run_id(),

@@ -325,11 +325,10 @@ fn whole(program: &Program) -> Option<Checked> {
             }
         }
     }
-    let Workflow { name, graph, calls_max, limits, hash, definition } = &*checked.workflow;
+    let Workflow { graph, limits, definition, .. } = &*checked.workflow;
     // As many items as the world gives at most.
     let limits = Limits { items: 4, ..*limits };
-    let (name, graph, definition) = (name.clone(), graph.clone(), definition.clone());
-    checked.workflow = Arc::new(Workflow { name, graph, calls_max: *calls_max, limits, hash: *hash, definition });
+    checked.workflow = Arc::new(Workflow::new(definition.clone(), graph.clone(), limits));
     Some(checked)
 }
 

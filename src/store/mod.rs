@@ -1,10 +1,11 @@
 //! The store in one SQLite file, which many processes may share.
 //!
-//! `schema.rs` has the file's form, `writer.rs` the one thread that writes, `readers.rs` the connections that read, `write.rs` and
+//! `schema.rs` has the file's form, `desk.rs` takes what is to be written and `writer.rs` writes it, `readers.rs` the connections that read, `write.rs` and
 //! `read.rs` what is written and read,
 //! `locks.rs` who drives a run, `prune.rs` how a store becomes smaller, `damage.rs` how it is examined.
 
 mod damage;
+mod desk;
 mod intact;
 mod locks;
 mod prune;
@@ -21,8 +22,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc;
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -33,11 +33,12 @@ use flowrun_engine::store::{
     Transaction,
 };
 
+use desk::Desk;
 use locks::Locks;
 use readers::Readers;
 use schema::Access;
 use trouble::{Trouble, of_system};
-use writer::{Acknowledgement, Behind, Job, Writer};
+use writer::{Acknowledgement, Behind, Writer};
 
 /// Keeps everything in one SQLite file.
 ///
@@ -51,8 +52,7 @@ pub struct SqliteStore {
     locks: Locks,
     behind: Arc<Behind>,
     /// `None` of one that was opened to read.
-    jobs: Option<Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    desk: Option<Desk>,
 }
 
 impl SqliteStore {
@@ -74,11 +74,8 @@ impl SqliteStore {
             });
             migrated.map_err(|trouble| trouble.at(path))?
         };
-        let (jobs, waiting) = mpsc::channel();
-        let writer = Writer::new(connection, path.to_owned());
-        let thread = thread::Builder::new().name("flowrun-store".into()).spawn(move || writer.serve(&waiting));
-        store.thread = Some(thread.map_err(|error| of_system(path, &error))?);
-        store.jobs = Some(jobs);
+        let desk = Desk::new(Writer::new(connection, path.to_owned()));
+        store.desk = Some(desk.map_err(|error| of_system(path, &error))?);
         Ok(store)
     }
 
@@ -101,8 +98,7 @@ impl SqliteStore {
             readers: Readers::new(path, looks_only),
             locks: Locks::beside(path),
             behind: Arc::default(),
-            jobs: None,
-            thread: None,
+            desk: None,
         }
     }
 
@@ -123,21 +119,23 @@ impl SqliteStore {
         task: impl FnOnce(&mut Writer) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = mpsc::sync_channel(1);
-        let task = Box::new(move |writer: &mut Writer| {
+        let gone = || self.medium("the thread that writes is gone");
+        let taken = self.desk()?.task(move |writer| {
             // Whoever asked waits for it.
             let _received = answer.send(task(writer));
         });
-        let gone = || self.medium("the thread that writes is gone");
-        self.jobs()?.send(Job::Task(task)).map_err(|_| gone())?;
+        if !taken {
+            return Err(gone());
+        }
         answered.recv().map_err(|_| gone())?.map_err(|trouble| trouble.at(&self.path))
     }
 
-    fn jobs(&self) -> Result<&Sender<Job>, StoreError> {
+    fn desk(&self) -> Result<&Desk, StoreError> {
         let read_only = || StoreError::ReadOnly {
             place: self.path.display().to_string(),
             detail: "it was opened to read".to_owned(),
         };
-        self.jobs.as_ref().ok_or_else(read_only)
+        self.desk.as_ref().ok_or_else(read_only)
     }
 
     fn medium(&self, detail: &str) -> StoreError {
@@ -181,16 +179,6 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-impl Drop for SqliteStore {
-    fn drop(&mut self) {
-        drop(self.jobs.take());
-        // The last handle may go in a callback, on the thread that would be waited for; it ends by itself then.
-        if let Some(thread) = self.thread.take().filter(|writer| writer.thread().id() != thread::current().id()) {
-            let _panicked = thread.join();
-        }
-    }
-}
-
 impl Store for SqliteStore {
     fn begin(&self, run: &RunInfo) -> Result<(), StoreError> {
         let run = run.clone();
@@ -202,8 +190,8 @@ impl Store for SqliteStore {
     }
 
     fn append(&self, transaction: Transaction, done: Done) {
-        let jobs = match self.jobs() {
-            Ok(jobs) => jobs,
+        let desk = match self.desk() {
+            Ok(desk) => desk,
             Err(error) => return done(Err(error)),
         };
         let path = self.path.clone();
@@ -211,8 +199,7 @@ impl Store for SqliteStore {
             Durability::Off => Acknowledgement::at_once(done, &self.behind, path),
             Durability::Normal | Durability::Full => Acknowledgement::Then(Some(done), path),
         };
-        // A job that nobody takes calls back as it is dropped.
-        let _dropped = jobs.send(Job::Append(transaction, acknowledgement));
+        desk.append(transaction, acknowledgement);
     }
 
     fn run(&self, id: &str) -> Result<Option<RunInfo>, StoreError> {
@@ -253,7 +240,7 @@ impl Store for SqliteStore {
     }
 
     fn lock(&self, run: &str) -> Result<Option<Box<dyn RunLock>>, StoreError> {
-        self.jobs()?;
+        self.desk()?;
         let lock = self.locks.lock(run)?;
         if lock.is_some() {
             let run = run.to_owned();

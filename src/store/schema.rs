@@ -19,6 +19,9 @@ use super::trouble::Trouble;
 /// Marks the file as one of flowrun's: `flow` in ASCII.
 const APPLICATION: i64 = 0x666C_6F77;
 
+/// Bytes of a page. A small commit writes four pages whatever their size, so that they are small.
+pub(super) const PAGE_BYTES: usize = 4_096;
+
 /// How long whoever wants to write waits for the others.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -135,8 +138,8 @@ fn set_up_writing(connection: &mut Connection, durability: Durability) -> Result
     let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
     // What only counts before there are tables comes first.
     let text = format!(
-        "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
-         PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 2048; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY"
+        "PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
+         PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY"
     );
     patiently(|| Ok(connection.execute_batch(&text)?))?;
     if connection.is_readonly("main")? {
@@ -147,7 +150,7 @@ fn set_up_writing(connection: &mut Connection, durability: Durability) -> Result
 }
 
 /// Waits for others in short naps of uneven length, so that of many processes none waits for ever.
-fn be_patient(connection: &mut Connection) -> Result<(), Trouble> {
+pub(super) fn be_patient(connection: &mut Connection) -> Result<(), Trouble> {
     let (mut began, mut naps) = (Instant::now(), std::process::id());
     let handler = move |count: i32| {
         if count == 0 {
@@ -170,6 +173,12 @@ pub(super) fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Trouble>) -> R
             result => return result,
         }
     }
+}
+
+/// A transaction that writes, now or not at all: [`Trouble::is_busy`] while others do. From then on the connection waits for nobody.
+pub(super) fn begin_writing_now(connection: &mut Connection) -> Result<Transaction<'_>, Trouble> {
+    connection.busy_timeout(Duration::ZERO)?;
+    Ok(Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?)
 }
 
 /// A transaction that writes, after those of others.

@@ -9,7 +9,6 @@ use flowrun_engine::id::ValueHash;
 use flowrun_engine::store::{Durability, RunInfo, Store, StoreError, Transaction};
 
 use super::schema::{self, Access, MIGRATIONS};
-use super::writer::Job;
 use super::{SqliteStore, write};
 
 fn run(id: &str) -> RunInfo {
@@ -29,12 +28,12 @@ fn one_that_finds_no_room_does_not_take_others_along() {
     let store = SqliteStore::open(&folder.path().join("flowrun.db"), Durability::Normal).unwrap();
     ["a", "b", "c"].iter().for_each(|id| store.begin(&run(id)).unwrap());
     let (go, wait) = mpsc::channel();
-    let hold = Box::new(move |writer: &mut super::Writer| {
+    let hold = move |writer: &mut super::Writer| {
         let pages: i64 = writer.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         writer.connection.execute_batch(&format!("PRAGMA max_page_count = {}", pages + 20)).unwrap();
         wait.recv().unwrap();
-    });
-    store.jobs().unwrap().send(Job::Task(hold)).unwrap();
+    };
+    assert!(store.desk().unwrap().task(hold));
     // All of these wait together, so that they are written together.
     let (sender, receiver) = mpsc::channel();
     for (id, bytes) in [("a", 10), ("b", 1 << 20), ("c", 10)] {
@@ -83,4 +82,21 @@ fn a_file_that_is_being_made_is_empty_or_whole() {
             assert_eq!(maker.join().unwrap(), Ok(()));
         });
     }
+}
+
+#[test]
+fn whoever_appends_does_not_wait_for_another_writer() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("flowrun.db");
+    let store = SqliteStore::open(&path, Durability::Normal).unwrap();
+    store.begin(&run("a")).unwrap();
+    let mut other = schema::connect(&path, Access::Write(Durability::Normal)).unwrap();
+    let writing = schema::begin_writing(&mut other).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    store.append(transaction("a", 10), Box::new(move |result| sender.send(result).unwrap()));
+    // It has come back, and the other one still writes.
+    assert_eq!(receiver.try_recv(), Err(mpsc::TryRecvError::Empty));
+    writing.commit().unwrap();
+    assert_eq!(receiver.recv(), Ok(Ok(())));
+    assert_eq!(store.log("a", 0).unwrap().len(), 1);
 }

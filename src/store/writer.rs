@@ -1,42 +1,20 @@
-//! The one thread that writes.
-//!
-//! Whatever waits for it is written together, in one SQLite transaction: a commit costs the same for one as for a thousand. Only after
-//! the commit does it call back. Where something of a group fails, the group is undone and its transactions are written one by one.
+//! How transactions are written: a group together, in one transaction of SQLite, as a commit costs nearly the same for one as for a
+//! thousand. Only after the commit are those called back who wait for it. Where something of a group fails, the group is undone and
+//! its transactions are written one by one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
 
 use rusqlite::Connection;
 
 use flowrun_engine::store::{Done, StoreError, Transaction};
 
-use super::schema::begin_writing;
+use super::desk::size;
+use super::schema::{PAGE_BYTES, be_patient, begin_writing, begin_writing_now};
 use super::trouble::Trouble;
 use super::write::{self, Ends};
-
-/// Most transactions in a group, and most bytes of them: what a crash at `Off` may take, and what memory a commit needs.
-const GROUP_MAX: usize = 4_096;
-const GROUP_BYTES_MAX: usize = 16 << 20;
-
-/// With so many transactions in the last group others are likely to come in a moment, and the thread waits for them: the fewer
-/// the groups, the less a transaction costs. A run that goes on alone never waits.
-const CROWD: usize = 64;
-/// How often the thread looks whether there is something to do, before it sleeps: some ten microseconds.
-const LOOKS: u32 = 60;
-const MOMENT: Duration = Duration::from_micros(250);
-
-/// What the thread is asked for, in the order of asking.
-pub(super) enum Job {
-    /// To keep a transaction.
-    Append(Transaction, Acknowledgement),
-    /// Anything else.
-    Task(Box<dyn FnOnce(&mut Writer) + Send>),
-}
 
 /// What became of transactions that were called kept before they were.
 #[derive(Debug, Default)]
@@ -75,7 +53,13 @@ impl Acknowledgement {
         Self::Before(Some(behind.clone()), path)
     }
 
-    fn give(mut self, result: Result<(), StoreError>) {
+    /// Whether somebody waits to be called back.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self, Self::Then(..))
+    }
+
+    /// Calls back.
+    pub(super) fn give(mut self, result: Result<(), StoreError>) {
         self.settle(result);
     }
 
@@ -106,7 +90,13 @@ impl Drop for Acknowledgement {
     }
 }
 
-/// The thread's own.
+/// A commit writes about so many pages beside those that its lines and values fill.
+const PAGES_OF_A_COMMIT: usize = 4;
+/// After so many pages the write-ahead log is moved into the file, so that it begins anew.
+const LOG_PAGES_MAX: usize = 1_000;
+
+/// Whoever writes has it.
+#[derive(Debug)]
 pub(super) struct Writer {
     /// Its connection.
     pub(super) connection: Connection,
@@ -114,12 +104,17 @@ pub(super) struct Writer {
     /// Runs of which a transaction was lost: none may follow it.
     broken: BTreeMap<Arc<str>, StoreError>,
     ends: Ends,
+    /// Pages that went into the write-ahead log since it was moved, about.
+    log_pages: usize,
 }
+
+/// Begins a transaction of SQLite.
+type Begin = for<'c> fn(&'c mut Connection) -> Result<rusqlite::Transaction<'c>, Trouble>;
 
 impl Writer {
     /// With a connection to write.
     pub(super) fn new(connection: Connection, path: PathBuf) -> Self {
-        Self { connection, path, broken: BTreeMap::new(), ends: Ends::default() }
+        Self { connection, path, broken: BTreeMap::new(), ends: Ends::default(), log_pages: 0 }
     }
 
     /// Somebody begins to drive a run: what was lost before is not there for them.
@@ -133,71 +128,76 @@ impl Writer {
         self.ends.forget_all();
     }
 
-    /// Works until nobody can ask any more.
-    pub(super) fn serve(mut self, jobs: &Receiver<Job>) {
-        let mut held = None;
-        let mut crowded = false;
-        while let Some(job) = held.take().or_else(|| next(jobs)) {
-            match job {
-                Job::Task(task) => task(&mut self),
-                Job::Append(transaction, acknowledgement) => {
-                    if crowded {
-                        thread::sleep(MOMENT);
-                    }
-                    let mut bytes = size(&transaction);
-                    let mut group = vec![(transaction, acknowledgement)];
-                    while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
-                        match jobs.try_recv() {
-                            Ok(Job::Append(transaction, acknowledgement)) => {
-                                bytes += size(&transaction);
-                                group.push((transaction, acknowledgement));
-                            }
-                            Ok(task) => {
-                                held = Some(task);
-                                break;
-                            }
-                            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                        }
-                    }
-                    crowded = group.len() >= CROWD;
-                    self.keep(group);
-                }
+    /// Writes transactions together and says what came of each.
+    pub(super) fn keep(
+        &mut self,
+        group: Vec<(Transaction, Acknowledgement)>,
+    ) -> Vec<(Acknowledgement, Result<(), StoreError>)> {
+        match self.commit(begin_writing, group.iter().map(|(transaction, _)| transaction)) {
+            Ok(results) => group.into_iter().map(|(_, acknowledgement)| acknowledgement).zip(results).collect(),
+            // What cannot be written now may be one that is too large for what room is left.
+            Err(Trouble::Sqlite(..)) if group.len() > 1 => {
+                group.into_iter().flat_map(|one| self.keep(vec![one])).collect()
+            }
+            Err(trouble) => {
+                let error = trouble.at(&self.path);
+                let lost = |(transaction, acknowledgement): (Transaction, _)| {
+                    self.broken.insert(transaction.run, error.clone());
+                    (acknowledgement, Err(error.clone()))
+                };
+                group.into_iter().map(lost).collect()
             }
         }
     }
 
-    fn keep(&mut self, group: Vec<(Transaction, Acknowledgement)>) {
-        let written = self.commit(group.iter().map(|(transaction, _)| transaction));
-        if written.is_err() {
-            self.ends.forget_all();
-        }
-        match written {
-            Ok(results) => {
-                for ((_, acknowledgement), result) in group.into_iter().zip(results) {
-                    acknowledgement.give(result);
-                }
-            }
-            // What cannot be written now may be one that is too large for what room is left.
-            Err(Trouble::Sqlite(..)) if group.len() > 1 => group.into_iter().for_each(|one| self.keep(vec![one])),
+    /// Writes one transaction; `None`: not now, as another process is writing.
+    pub(super) fn keep_now(&mut self, transaction: &Transaction) -> Option<Result<(), StoreError>> {
+        let written = self.commit(begin_writing_now, std::iter::once(transaction));
+        match be_patient(&mut self.connection).and(written) {
+            Ok(mut results) => results.pop(),
+            Err(trouble) if trouble.is_busy() => None,
             Err(trouble) => {
                 let error = trouble.at(&self.path);
-                for (transaction, acknowledgement) in group {
-                    self.broken.insert(transaction.run, error.clone());
-                    acknowledgement.give(Err(error.clone()));
-                }
+                self.broken.insert(transaction.run.clone(), error.clone());
+                Some(Err(error))
             }
         }
+    }
+
+    /// Whether the write-ahead log has grown so long that it should be moved into the file.
+    pub(super) fn is_log_long(&self) -> bool {
+        self.log_pages > LOG_PAGES_MAX
+    }
+
+    /// Moves the write-ahead log into the file, as far as nobody reads from it.
+    pub(super) fn shorten_log(&mut self) {
+        self.log_pages = 0;
+        // What cannot be moved now is read from the log, and moved some other time.
+        let _later = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     }
 
     /// Writes transactions together, each with its own result; on an error nothing is written.
     fn commit<'a>(
         &mut self,
+        begin: Begin,
+        group: impl Iterator<Item = &'a Transaction>,
+    ) -> Result<Vec<Result<(), StoreError>>, Trouble> {
+        let written = self.write(begin, group);
+        if written.is_err() {
+            self.ends.forget_all();
+        }
+        written
+    }
+
+    fn write<'a>(
+        &mut self,
+        begin: Begin,
         group: impl Iterator<Item = &'a Transaction>,
     ) -> Result<Vec<Result<(), StoreError>>, Trouble> {
         let Self { connection, broken, ends, .. } = self;
-        let sqlite = begin_writing(connection)?;
+        let sqlite = begin(connection)?;
         let mut lost: BTreeMap<Arc<str>, StoreError> = BTreeMap::new();
-        let mut results = Vec::new();
+        let (mut results, mut bytes) = (Vec::new(), 0);
         for transaction in group {
             let run = &transaction.run;
             let result = match broken.get(run).or_else(|| lost.get(run)) {
@@ -208,25 +208,11 @@ impl Writer {
                 lost.entry(run.clone()).or_insert_with(|| error.clone());
             }
             results.push(result);
+            bytes += size(transaction);
         }
         sqlite.commit()?;
         broken.append(&mut lost);
+        self.log_pages += PAGES_OF_A_COMMIT + bytes / PAGE_BYTES;
         Ok(results)
     }
-}
-
-/// The next job. A run that goes on alone has its next transaction at once: a few looks come before the sleep.
-fn next(jobs: &Receiver<Job>) -> Option<Job> {
-    for _ in 0..LOOKS {
-        match jobs.try_recv() {
-            Ok(job) => return Some(job),
-            Err(TryRecvError::Empty) => thread::yield_now(),
-            Err(TryRecvError::Disconnected) => return None,
-        }
-    }
-    jobs.recv().ok()
-}
-
-fn size(transaction: &Transaction) -> usize {
-    transaction.lines.len() + transaction.values.iter().map(|(_, text)| text.len()).sum::<usize>()
 }

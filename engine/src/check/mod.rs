@@ -283,14 +283,7 @@ impl<'a> Checker<'a> {
         if let Some((_, around)) = self.calling.last() {
             around.get_or_init(|| Arc::downgrade(&graph));
         }
-        Some(Arc::new(Workflow {
-            name: definition.name.clone(),
-            calls_max: definition.budget.calls,
-            limits: self.limits,
-            hash: definition.hash(),
-            graph,
-            definition,
-        }))
+        Some(Arc::new(Workflow::new(definition, graph, self.limits)))
     }
 
     /// The graph of a whole workflow or plan: its names are all there are.

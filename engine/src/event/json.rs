@@ -5,7 +5,6 @@
 //! is for views: it keeps what it does not know and reports a line that was cut off.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -244,7 +243,7 @@ impl<'l> Fields<'l> {
 
     fn number(&mut self, key: &str, number: u64) {
         self.key(key);
-        let _never = write!(self.to, "{number}");
+        self.to.push_str(itoa::Buffer::new().format(number));
     }
 
     fn text(&mut self, key: &str, text: &str) {

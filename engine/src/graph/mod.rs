@@ -8,7 +8,7 @@ mod node;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use petgraph::Direction;
@@ -38,6 +38,30 @@ pub struct Workflow {
     pub hash: ValueHash,
     /// What was written, for `flowrun graph` and the record.
     pub definition: WorkflowDef,
+    text: OnceLock<(ValueHash, Arc<str>)>,
+}
+
+impl Workflow {
+    /// A definition and the graph that the checker has made of it.
+    pub fn new(definition: WorkflowDef, graph: Arc<Graph>, limits: Limits) -> Self {
+        Self {
+            name: definition.name.clone(),
+            calls_max: definition.budget.calls,
+            limits,
+            hash: definition.hash(),
+            graph,
+            definition,
+            text: OnceLock::new(),
+        }
+    }
+
+    /// The definition as YAML, as a value: its hash and its JSON text. Made when it is first asked for: every run of the workflow keeps it.
+    pub fn text(&self) -> &(ValueHash, Arc<str>) {
+        self.text.get_or_init(|| {
+            let text: Arc<str> = Value::String(self.definition.to_yaml()).to_string().into();
+            (ValueHash::of_bytes(text.as_bytes()), text)
+        })
+    }
 }
 
 /// Sizes that nothing may exceed. Each error names the limit that it hit.

@@ -4,7 +4,7 @@
 //! order. Without a store nothing is written and nothing waits.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
@@ -28,11 +28,8 @@ pub struct Recording {
     pub values: Vec<(ValueHash, Arc<str>)>,
 }
 
-/// How often a run that waits for its store looks whether it is done, before it sleeps: some ten microseconds.
-const LOOKS: u32 = 60;
-
-/// How many waits go without looks after some that were in vain.
-const PATIENCE: u32 = 16;
+/// Most transactions are shorter.
+const LINES_BYTES: usize = 1 << 10;
 
 /// What has come of the transactions that were handed to the store.
 #[derive(Default)]
@@ -41,8 +38,6 @@ struct Kept {
     count: AtomicU64,
     failed: OnceLock<StoreError>,
     news: Notify,
-    /// For how many waits no looks are taken.
-    patience: AtomicU32,
 }
 
 /// What goes to the store, and what waits for it.
@@ -90,7 +85,7 @@ impl Journal {
         summary: Option<Option<Summary>>,
     ) {
         let Some(to) = &self.to else { return };
-        let mut lines = String::new();
+        let mut lines = String::with_capacity(LINES_BYTES);
         for record in records {
             self.writer.write(&record, &mut lines);
         }
@@ -111,7 +106,8 @@ impl Journal {
 
     /// Lines up commands behind what has been appended; gives back those that need not wait.
     pub(super) fn line_up(&mut self, commands: Vec<Command>) -> Vec<Command> {
-        if !self.is_awaited() || commands.is_empty() {
+        let is_kept = || self.waiting.is_empty() && self.kept.count.load(Ordering::Acquire) == self.appended;
+        if commands.is_empty() || !self.is_awaited() || is_kept() {
             return commands;
         }
         self.waiting.push_back((self.appended, commands));
@@ -177,23 +173,9 @@ impl Journal {
         self.lock = None;
     }
 
-    /// Waits until there is something new about what was appended. To go to sleep and be woken takes longer than a commit of one
-    /// transaction that the disk is not waited for: so a few looks come first. Where they were in vain, because the disk is waited
-    /// for or many runs share the store, the next waits go without.
+    /// Waits until there is something new about what was appended.
     pub(super) fn news(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (kept, appended) = (self.kept.clone(), self.appended);
-        async move {
-            let patient = kept.patience.load(Ordering::Relaxed);
-            kept.patience.store(patient.saturating_sub(1), Ordering::Relaxed);
-            let mut looks = if patient == 0 { LOOKS } else { 0 };
-            while looks > 0 && kept.count.load(Ordering::Acquire) < appended {
-                std::thread::yield_now();
-                looks -= 1;
-                if looks == 0 {
-                    kept.patience.store(PATIENCE, Ordering::Relaxed);
-                }
-            }
-            kept.news.notified().await;
-        }
+        let kept = self.kept.clone();
+        async move { kept.news.notified().await }
     }
 }
