@@ -1,5 +1,6 @@
 //! Where a recorded run came from: what whoever resumes or replays it has to know.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +19,9 @@ pub struct Origin {
     pub reference: String,
     /// Hash of the value that is the workflow's text (YAML).
     pub definition: Option<ValueHash>,
+    /// Those of the workflows that it calls, by their names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub calls: BTreeMap<String, ValueHash>,
     /// The inputs as they were given.
     pub inputs: Map<String, Value>,
     /// `--model`, if it was given.
@@ -51,8 +55,10 @@ impl Origin {
 
     /// A new run of a workflow, for [`RunOptions::record`](crate::RunOptions::record).
     pub fn recording(mut self, workflow: &Workflow, store: Arc<dyn Store>, durability: Durability) -> Recording {
-        let (hash, text) = workflow.text().clone();
-        self.definition = Some(hash);
+        let own = workflow.text().clone();
+        let called: Vec<_> = workflow.calls.iter().map(|(name, called)| (name, called.text())).collect();
+        self.definition = Some(own.0);
+        self.calls = called.iter().map(|(name, (hash, _))| ((*name).clone(), *hash)).collect();
         let run = RunInfo {
             id: run_id(),
             workflow: workflow.name.clone(),
@@ -60,7 +66,8 @@ impl Origin {
             origin: json!(self),
             summary: None,
         };
-        Recording { store, run, durability, values: vec![(hash, text)] }
+        let values = std::iter::once(own).chain(called.into_iter().map(|(_, text)| text)).collect();
+        Recording { store, run, durability, values }
     }
 }
 

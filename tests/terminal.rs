@@ -18,6 +18,7 @@ const REPLIES: &str = r#"
 - {match: "quick", reply: "a reply of several words that are told in one line of the view, and more"}
 - {match: "broken", status: 400, reply: "no such thing"}
 - {match: "slow", reply: late, delay_ms: 600000}
+- {match: "loud", reply: "one\e[2J\e]0;title\atwo\n\tthree"}
 - {match: "soon", reply: ok, delay_ms: 3}
 "#;
 
@@ -307,6 +308,13 @@ fn colour_is_left_out_where_it_is_not_wanted() {
     };
     check(&[], vt100::Color::Idx(2));
     check(&[("NO_COLOR", "1")], vt100::Color::Default);
+}
+
+#[test]
+fn an_answer_does_not_command_the_terminal() {
+    let terminal = Terminal::start("flowrun: 1\nnodes: {a: {prompt: loud}}\noutput: a\n", 80, 24, &["--quiet"], &[]);
+    let (code, all) = terminal.end();
+    assert_eq!((code, all.trim_end()), (0, "one [2J ]0;title two\n        three"), "{all}");
 }
 
 #[test]

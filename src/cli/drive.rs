@@ -1,5 +1,7 @@
 //! Driving a run from the command line, new or taken up: models, the live view, questions, Ctrl-C, the last words.
 
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,6 @@ use flowrun_engine::graph::Workflow;
 use flowrun_engine::run::{RunOptions, RunOutcome};
 use flowrun_engine::store::Durability;
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::db::DbArgs;
@@ -20,7 +21,7 @@ use super::progress::Progress;
 use super::seen::Seen;
 use super::{print, refuse, say};
 use crate::configuration::{self, Configured};
-use crate::render::clean;
+use crate::render::{clean, readable};
 use crate::store::SqliteStore;
 use crate::trace::{Trace, counted, duration};
 use crate::{Flowrun, Origin, RunError};
@@ -261,6 +262,8 @@ fn conclude(
         printed = print(&format!("{object}\n"));
     } else if let Some(output) = &outcome.output {
         let text = output.as_str().map_or_else(|| output.to_string(), str::to_owned);
+        // A file gets what the models said; a terminal would obey it.
+        let text = if std::io::stdout().is_terminal() { readable(&text) } else { text };
         printed = print(&format!("{text}\n"));
     }
     let id_here = format!("{id}{}", args.place.flag());

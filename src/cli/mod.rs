@@ -95,7 +95,7 @@ enum Command {
     ///
     /// Steps that finished do not run again, steps that were in flight do. The workflow must be the one that the run began with.
     Resume {
-        /// `last`, or a run's id or its unique beginning
+        /// `last` (that can go on), or a run's id or its unique beginning
         #[arg(default_value = "last")]
         run: String,
         #[command(flatten)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowrun_engine::cache::Memo;
-use flowrun_engine::definition::ModelDef;
+use flowrun_engine::definition::{ModelDef, WorkflowDef};
 use flowrun_engine::diagnostic::did_you_mean;
 use flowrun_engine::event::Status;
 use flowrun_engine::graph::Workflow;
@@ -32,11 +32,22 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn resume(wanted: &str, mut args: DriveArgs) -> ExitCode {
-    let opened = args.open().and_then(|store| Ok((Runs::new(store.clone()).find(wanted)?, store)));
-    match opened {
+    match args.open().and_then(|store| Ok((run_to_resume(wanted, &store)?, store))) {
         Ok((run, store)) => go_on(&run, store, &mut args).await.unwrap_or_else(|why| refuse(&why.to_string())),
         Err(problem) => refuse(&problem),
     }
+}
+
+/// The run that somebody wants to resume: `last` is the last one that can go on, if there is any.
+fn run_to_resume(wanted: &str, store: &Arc<SqliteStore>) -> Result<RunInfo, String> {
+    let runs = Runs::new(store.clone());
+    let named = runs.find(wanted)?;
+    if wanted != "last" || may_go_on(&named).is_ok() {
+        return Ok(named);
+    }
+    let waits = |run: &RunInfo| may_go_on(run).is_ok() && !store.is_driven(&run.id).unwrap_or_default();
+    let all = runs.all().map_err(|error| error.to_string())?;
+    Ok(all.into_iter().rev().find(waits).unwrap_or(named))
 }
 
 /// Why a run does not go on here.
@@ -78,8 +89,8 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> 
         Err(problem @ RunError::Start(StartError::Unfoldable { .. })) => {
             let id = &run.id;
             Ok(refuse(&format!(
-                "{problem}\nhelp: a workflow that it calls may have changed; put that back and resume, or `flowrun replay {id}` makes a \
-                 new run of what is there now"
+                "{problem}\nhelp: it may have begun under another version of this program; `flowrun replay {id}` makes a new run with \
+                 every answer that still fits"
             )))
         }
         result => Ok(result.unwrap_or_else(|problem| refuse(&problem.to_string()))),
@@ -153,19 +164,39 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<
     if began.is_none_or(|began| began == workflow.hash) {
         return Ok(workflow);
     }
-    let now = workflow.definition.to_yaml();
-    let difference = difference(kept.as_deref().unwrap_or_default(), &now);
     let file = &origin.reference;
     Err(refuse(&format!(
-        "`{file}` has changed since the run {id} began, which cannot go on as another workflow\n{difference}help: `flowrun replay \
-         {id} --file {file}` runs the changed one with every answer that still fits; or put the file back and resume"
+        "{}help: `flowrun replay {id} --file {file}` runs what is there now with every answer that still fits; or put the file back and \
+         resume",
+        changes(id, origin, store, &workflow)
     )))
+}
+
+/// What became of the texts that a run began with, file by file.
+fn changes(id: &str, origin: &Origin, store: &dyn Store, workflow: &Workflow) -> String {
+    let own = difference(&definition_of(origin, store).unwrap_or_default(), &workflow.definition.to_yaml());
+    let called = origin.calls.iter().map(|(name, hash)| {
+        let now = workflow.calls.get(name).map(WorkflowDef::to_yaml).unwrap_or_default();
+        (name, difference(&text_of(*hash, store).unwrap_or_default(), &now))
+    });
+    let changed: Vec<_> =
+        [(&origin.reference, own)].into_iter().chain(called).filter(|(_, how)| !how.is_empty()).collect();
+    if changed.is_empty() {
+        return format!("`{}` is not the workflow that the run {id} began with\n", clean(&origin.reference));
+    }
+    let said = changed.iter().map(|(name, how)| {
+        format!("`{}` has changed since the run {id} began, which cannot go on as another workflow\n{how}", clean(name))
+    });
+    said.collect()
 }
 
 /// The text of the workflow as it was run.
 pub(super) fn definition_of(origin: &Origin, store: &dyn Store) -> Option<String> {
-    let text = store.value(origin.definition?).ok()??;
-    serde_json::from_str(&text).ok()
+    text_of(origin.definition?, store)
+}
+
+fn text_of(hash: ValueHash, store: &dyn Store) -> Option<String> {
+    serde_json::from_str(&*store.value(hash).ok()??).ok()
 }
 
 /// What diagnostics call the workflow, and where its calls are looked for.

@@ -325,10 +325,10 @@ fn whole(program: &Program) -> Option<Checked> {
             }
         }
     }
-    let Workflow { graph, limits, definition, .. } = &*checked.workflow;
+    let Workflow { graph, limits, definition, calls, .. } = &*checked.workflow;
     // As many items as the world gives at most.
     let limits = Limits { items: 4, ..*limits };
-    checked.workflow = Arc::new(Workflow::new(definition.clone(), graph.clone(), limits));
+    checked.workflow = Arc::new(Workflow::new(definition.clone(), calls.clone(), graph.clone(), limits));
     Some(checked)
 }
 

@@ -119,6 +119,12 @@ pub(crate) fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
 }
 
+/// The same of a text that stays as it is laid out: lines and tabs are kept.
+pub(crate) fn readable(text: &str) -> String {
+    let lines = text.split('\n').map(|line| line.split('\t').map(visible).collect::<Vec<_>>().join("\t"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// The longest beginning of a text that is at most `width` columns wide; some characters take two.
 pub(crate) fn fit(text: &str, width: usize) -> &str {
     let mut used = 0;

@@ -79,7 +79,8 @@ impl RunLog {
         let usage = || last("run_ended").map_or_else(|| self.usage_so_far(), Logged::usage);
         let first = |event: &&Logged| event.kind == "started" && event.line["attempt"] == 1;
         let steps = || self.events.iter().filter(first).count() as u64;
-        let wall_us = || self.running_us.or(self.events.last().map(|event| event.time_us)).unwrap_or(0);
+        let until_us = || self.running_us.or(self.events.last().map(|event| event.time_us)).unwrap_or(0);
+        let wall_us = || until_us().saturating_sub(idle_us(&self.events));
         RunSummary {
             id: self.info.id.clone(),
             workflow: self.info.workflow.clone(),
@@ -142,11 +143,14 @@ impl RunLog {
     }
 }
 
-/// How long a run that goes on has been driven. When somebody else took it over is not in the log: then it is as long as the log goes.
+/// For how long nobody drove the run before somebody went on with it.
+fn idle_us(events: &[Logged]) -> u64 {
+    let attached = events.windows(2).filter(|pair| pair[1].kind == "attached");
+    attached.map(|pair| pair[1].time_us.saturating_sub(pair[0].time_us)).sum()
+}
+
+/// How far the clock of a run that is being driven has come.
 fn running_us(info: &RunInfo, events: &[Logged]) -> u64 {
     let last_us = events.last().map_or(0, |event| event.time_us);
-    if events.iter().any(|event| event.kind == "attached") {
-        return last_us;
-    }
     last_us.max(1_000 * now_ms().saturating_sub(info.started_ms))
 }

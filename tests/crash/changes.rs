@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::bench::{Bench, Case, outcome};
 use super::server::Server;
-use crate::cli::{code, stderr};
+use crate::cli::{code, stderr, stdout};
 
 /// The keys of answers.
 fn keys(log: &RunLog) -> BTreeSet<&str> {
@@ -93,4 +93,36 @@ fn a_correction_runs_what_follows_from_it() {
     let (bench, outcome) = replayed(&chain(), &["--correct", "b=other"], &["c", "d"]);
     assert_eq!(outcome, json!({"status": "success", "output": bench.outcome()["output"]}));
     assert_eq!(outcome["output"][0], "other");
+}
+
+#[test]
+fn a_run_does_not_go_on_as_another_workflow() {
+    let inner = "flowrun: 1\nnodes:\n  b: {prompt: inside}\noutput: b\n";
+    let case = Case::new(
+        "flowrun: 1\nnodes:\n  a: {prompt: outside}\n  ask: {kind: human, prompt: \"{{ a }}?\"}\n  \
+         b: {workflow: inner.yaml, needs: [ask]}\noutput: [ask, b]\n",
+    );
+    let bench = Bench::new(&case, Server::open(&[]));
+    bench.place.write("inner.yaml", inner);
+    let begun = bench.begin().output().unwrap();
+    assert_eq!(code(&begun), 5, "{}", stderr(&begun));
+    for (file, text, word) in [("inner.yaml", inner, "inside"), ("w.yaml", &*case.workflow, "outside")] {
+        bench.place.write(file, &text.replace(word, "elsewhere"));
+        let refused = bench.flowrun(&["answer", "last", "ask", "well"]);
+        let said = stderr(&refused);
+        assert_eq!((code(&refused), &*stdout(&refused)), (2, ""), "{said}");
+        for part in [
+            &*format!("`{file}` has changed since the run "),
+            &*format!("prompt: {word}\n"),
+            "prompt: elsewhere\n",
+            "help: `flowrun replay ",
+            "--file w.yaml",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert_eq!(said.matches("has changed").count(), 1, "{said}");
+        bench.place.write(file, text);
+    }
+    let resumed = bench.flowrun(&["resume", "last", "--json", "--no-input"]);
+    assert_eq!((code(&resumed), &outcome(&resumed)["output"][0]), (0, &json!("well")), "{}", stderr(&resumed));
 }

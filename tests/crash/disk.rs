@@ -228,6 +228,9 @@ fn a_deadline_that_passed_while_nobody_drove_is_over_at_once() {
     let resumed = bench.flowrun(&["resume", "last", "--json", "--quiet", "--no-input"]);
     assert_eq!(code(&resumed), 0, "{}", stderr(&resumed));
     assert_eq!(bench.outcome()["output"][0], "nobody");
+    let wall_ms = serde_json::from_slice::<Value>(&resumed.stdout).unwrap()["wall_ms"].as_u64().unwrap();
+    assert!(wall_ms < 3_600_000, "{wall_ms} ms: nobody drove it for a day");
+    assert_eq!(bench.log().unwrap().summary().wall_ms, wall_ms);
     assert!(bench.server.calls().values().all(|calls| *calls == 1));
 }
 

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use flowrun::engine::store::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bench::{Bench, Case, kill, outcome, until};
 use super::server::Server;
@@ -36,6 +36,20 @@ fn a_run_that_is_driven_cannot_be_resumed() {
     bench.server.allow(10);
     let resumed = bench.flowrun(&["resume", "last", "--json", "--no-input"]);
     assert_eq!((code(&resumed), outcome(&resumed)), (5, json!({"status": "suspended", "output": null})));
+}
+
+#[test]
+fn the_last_run_that_can_go_on_is_resumed() {
+    let bench = Bench::new(&asking(), Server::open(&[]));
+    let first = bench.begin().output().unwrap();
+    assert_eq!(code(&first), 5, "{}", stderr(&first));
+    bench.place.write("over.yaml", "flowrun: 1\nnodes: {a: {prompt: a}}\noutput: a\n");
+    let second = bench.flowrun(&["run", "over.yaml"]);
+    assert_eq!(code(&second), 0, "{}", stderr(&second));
+    let resumed = bench.flowrun(&["resume", "--json", "--no-input"]);
+    assert_eq!((code(&resumed), outcome(&resumed)), (5, json!({"status": "suspended", "output": null})));
+    let run = |output| serde_json::from_str::<Value>(&stdout(output)).unwrap()["run"].clone();
+    assert_eq!(run(&resumed), run(&first));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Checker;
 use crate::definition::{KindSpec, NodeDef, WorkflowDef};
 use crate::diagnostic::{Diagnostic, codes};
-use crate::graph::{Called, Graph};
+use crate::graph::{Called, Workflow};
 use crate::source::{Part, Source};
 
 /// Loads workflows that others call.
@@ -70,10 +70,10 @@ impl Checker<'_> {
         self.check_with(node, &definition, path);
         let name = source.name().to_string();
         if !self.called.contains_key(&name) {
-            let graph = self.check_called(reference, definition, &source, &at, depth);
-            self.called.insert(name.clone(), graph);
+            let workflow = self.check_called(reference, definition, &source, &at, depth);
+            self.called.insert(name.clone(), workflow);
         }
-        self.called[&name].clone().map(Called::Other)
+        self.called[&name].as_ref().map(|workflow| Called::Other(workflow.graph.clone()))
     }
 
     /// Checks a called workflow; its errors are shown with their own places. Each is checked once, however often it is called.
@@ -84,7 +84,7 @@ impl Checker<'_> {
         source: &Source,
         at: &[&str],
         depth: u32,
-    ) -> Option<Arc<Graph>> {
+    ) -> Option<Arc<Workflow>> {
         let mut inner = Checker::new(Some(source), self.kinds, self.library);
         inner.calling = self.calling.iter().cloned().chain(inner.calling).collect();
         inner.depth = self.depth + depth + 1;
@@ -103,7 +103,7 @@ impl Checker<'_> {
             problem.related.extend(placed.take(ERRORS_SHOWN));
             return None;
         }
-        workflow.map(|workflow| workflow.graph.clone())
+        workflow
     }
 
     /// The keys of `with` against the inputs of the called workflow.

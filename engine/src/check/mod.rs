@@ -189,7 +189,7 @@ struct Checker<'a> {
     /// Frames around this definition, in the workflows that call it.
     depth: u32,
     /// Workflows that were checked already; `None`: with errors.
-    called: BTreeMap<String, Option<Arc<Graph>>>,
+    called: BTreeMap<String, Option<Arc<Workflow>>>,
     inputs_used: BTreeSet<String>,
     /// Names of what could not be read: they exist all the same.
     broken: BTreeSet<String>,
@@ -283,7 +283,9 @@ impl<'a> Checker<'a> {
         if let Some((_, around)) = self.calling.last() {
             around.get_or_init(|| Arc::downgrade(&graph));
         }
-        Some(Arc::new(Workflow::new(definition, graph, self.limits)))
+        let called =
+            self.called.iter().filter_map(|(name, called)| Some((name.clone(), called.as_ref()?.definition.clone())));
+        Some(Arc::new(Workflow::new(definition, called.collect(), graph, self.limits)))
     }
 
     /// The graph of a whole workflow or plan: its names are all there are.

@@ -3,6 +3,8 @@
 //! Used for plans that a model drew (`--save-plan`), for the record of workflows built in code, and for the identity of a
 //! definition: two definitions are the same if they are written the same, file order included.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
@@ -13,6 +15,12 @@ impl WorkflowDef {
     /// The file's text.
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(&self.to_value()).expect("BUG: a JSON value is always YAML")
+    }
+
+    /// The definition as YAML, as a value: its hash and its JSON text.
+    pub fn text(&self) -> (ValueHash, Arc<str>) {
+        let text: Arc<str> = Value::String(self.to_yaml()).to_string().into();
+        (ValueHash::of_bytes(text.as_bytes()), text)
     }
 
     /// Identity of the definition.

@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use petgraph::Direction;
 use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::DiGraph;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::definition::{ModelDef, WorkflowDef};
 use crate::expr::{NameUse, Tree};
@@ -34,33 +34,46 @@ pub struct Workflow {
     pub calls_max: Option<u64>,
     /// Limits with the defaults filled in.
     pub limits: Limits,
-    /// Identity of the definition: the hash of its canonical text.
+    /// Identity: the hash of the canonical text, together with those of the workflows that it calls.
     pub hash: ValueHash,
     /// What was written, for `flowrun graph` and the record.
     pub definition: WorkflowDef,
+    /// The workflows that it calls, directly or not, by the names of their sources.
+    pub calls: BTreeMap<String, WorkflowDef>,
     text: OnceLock<(ValueHash, Arc<str>)>,
 }
 
 impl Workflow {
-    /// A definition and the graph that the checker has made of it.
-    pub fn new(definition: WorkflowDef, graph: Arc<Graph>, limits: Limits) -> Self {
+    /// A definition, those that it calls, and the graph that the checker has made of them.
+    pub fn new(
+        definition: WorkflowDef,
+        calls: BTreeMap<String, WorkflowDef>,
+        graph: Arc<Graph>,
+        limits: Limits,
+    ) -> Self {
+        let own = definition.hash();
+        let hash = if calls.is_empty() {
+            own
+        } else {
+            let called: BTreeMap<&str, ValueHash> =
+                calls.iter().map(|(name, called)| (&**name, called.hash())).collect();
+            ValueHash::of(&json!([own, called]))
+        };
         Self {
             name: definition.name.clone(),
             calls_max: definition.budget.calls,
             limits,
-            hash: definition.hash(),
+            hash,
             graph,
             definition,
+            calls,
             text: OnceLock::new(),
         }
     }
 
-    /// The definition as YAML, as a value: its hash and its JSON text. Made when it is first asked for: every run of the workflow keeps it.
+    /// The text of the definition, see [`WorkflowDef::text`]. Made when it is first asked for: every run of the workflow keeps it.
     pub fn text(&self) -> &(ValueHash, Arc<str>) {
-        self.text.get_or_init(|| {
-            let text: Arc<str> = Value::String(self.definition.to_yaml()).to_string().into();
-            (ValueHash::of_bytes(text.as_bytes()), text)
-        })
+        self.text.get_or_init(|| self.definition.text())
     }
 }
 

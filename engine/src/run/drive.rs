@@ -64,6 +64,8 @@ pub(super) struct Driver {
     pub(super) started: Instant,
     /// How long the run had been going on when this driver began, in microseconds.
     pub(super) before_us: u64,
+    /// For how much of that nobody drove it, in microseconds.
+    pub(super) idle_us: u64,
     pub(super) sequence: u64,
     transactions: u64,
     effects: Effects,
@@ -100,6 +102,7 @@ impl Driver {
             timers: BTreeSet::new(),
             started: Instant::now(),
             before_us: 0,
+            idle_us: 0,
             sequence: 0,
             transactions: 0,
             effects: Effects::default(),
@@ -274,7 +277,7 @@ impl Driver {
 
     /// How the run stands after some events, if they change that.
     fn summary(&self, events: &[Event]) -> Option<Option<Summary>> {
-        let wall_ms = self.elapsed_us() / 1_000;
+        let wall_ms = (self.elapsed_us() - self.idle_us) / 1_000;
         match (events.first(), &self.ended) {
             (_, Some(ended)) => {
                 Some(Some(Summary { status: ended.status, wall_ms, steps: self.steps, usage: ended.usage }))
@@ -333,7 +336,7 @@ impl Driver {
     }
 
     fn outcome(self) -> RunOutcome {
-        let wall_ms = self.elapsed_us() / 1_000;
+        let wall_ms = (self.elapsed_us() - self.idle_us) / 1_000;
         if let Some(failure) = self.journal.failure() {
             return RunOutcome { wall_ms, ..RunOutcome::unrecorded(failure, self.scheduler.usage()) };
         }

@@ -81,20 +81,19 @@ impl Driver {
         }
         let unfoldable = |reason| StartError::Unfoldable { id: info.id.clone(), reason };
         let mut timers = Vec::new();
-        let mut last_us = 0;
         for transaction in &log {
-            last_us = self.fold(transaction, &mut timers, &info.id)?;
+            self.fold(transaction, &mut timers, &info.id)?;
         }
         if let Some(status) = self.ended.as_ref().map(|ended| ended.status) {
             return Err(StartError::Over { id: info.id, status });
         }
-        self.go_on_from(last_us, now_ms().saturating_sub(info.started_ms).saturating_mul(1_000), timers);
+        self.go_on_at(now_ms().saturating_sub(info.started_ms).saturating_mul(1_000), timers);
         self.prepare_leaves().map_err(unfoldable)?;
         Ok(TakenUp { driver: self, how: How::GoOn })
     }
 
-    /// Applies one transaction again; gives its time.
-    fn fold(&mut self, stored: &Stored, timers: &mut Vec<Pending>, id: &str) -> Result<u64, StartError> {
+    /// Applies one transaction again.
+    fn fold(&mut self, stored: &Stored, timers: &mut Vec<Pending>, id: &str) -> Result<(), StartError> {
         let unfoldable = |reason: String| StartError::Unfoldable { id: id.to_owned(), reason };
         let mut effects = Effects::default();
         let mut time_us = 0;
@@ -108,6 +107,9 @@ impl Driver {
                 && started.workflow != self.workflow.hash
             {
                 return Err(StartError::Changed(id.to_owned()));
+            }
+            if let Event::Attached { .. } = &event {
+                self.idle_us += time_us.saturating_sub(self.before_us);
             }
             self.load_values_of(&event).map_err(unfoldable)?;
             if let Event::RunStarted(started) = &event {
@@ -139,7 +141,8 @@ impl Driver {
                 });
             }
         }
-        Ok(time_us)
+        self.before_us = time_us;
+        Ok(())
     }
 
     fn records(&self, events: &[Event], first: u64, time_us: u64) -> Vec<Record> {
@@ -237,8 +240,10 @@ impl Driver {
     }
 
     /// The run goes on at the later of what the log and the clock on the wall say; timers that are over run out at once.
-    fn go_on_from(&mut self, last_us: u64, wall_us: u64, timers: Vec<Pending>) {
+    fn go_on_at(&mut self, wall_us: u64, timers: Vec<Pending>) {
+        let last_us = self.before_us;
         self.before_us = last_us.max(wall_us);
+        self.idle_us += self.before_us - last_us;
         let now = Instant::now();
         for Pending { at_us, step, attempt, timer } in timers {
             let left = Duration::from_micros(at_us.saturating_sub(self.before_us));

@@ -104,7 +104,7 @@ pub struct RunOutcome {
     pub steps: u64,
     /// Answers that it did not have to make.
     pub reused: Reused,
-    /// Wall time in milliseconds.
+    /// For how long it was driven, in milliseconds; of a run that was cut off, what its log tells.
     pub wall_ms: u64,
 }
 
