@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use flowrun::engine::store::{Durability, Memory, Store};
 use flowrun::{
     AnswerError, Answers, Event, FieldFormat, Flowrun, Input, KindSpec, LoadError, Node, NodeContext, NodeDef,
     NodeError, Outcome, Output, RunError, RunOptions, Scripted, Status, StepError, Tool, ToolSpec, Update, Workflow,
@@ -268,4 +269,33 @@ async fn a_run_that_nobody_answers_ends_as_suspended() {
     run.leave();
     let outcome = run.outcome().await;
     assert_eq!((outcome.status, outcome.asked), (Status::Suspended, vec!["one".to_owned()]));
+}
+
+/// Says on whose behalf it is asked.
+struct Who;
+
+#[async_trait]
+impl Tool for Who {
+    fn spec(&self) -> ToolSpec {
+        ToolSpec::new("says who asks")
+    }
+
+    async fn call(&self, context: &NodeContext, _: Map<String, Value>) -> Result<Value, StepError> {
+        Ok(json!([context.run_id(), &*context.path]))
+    }
+}
+
+#[tokio::test]
+async fn a_tool_knows_for_which_run_it_is_asked() {
+    let text = "flowrun: 1\nnodes: {a: {tool: who}}\noutput: a\n";
+    let store = Arc::new(Memory::default());
+    let recorded = Flowrun::builder().tool("who", Who).store(store.clone(), Durability::Normal).build();
+    let unrecorded = Flowrun::builder().tool("who", Who).build();
+    let mut said = Vec::new();
+    for flowrun in [recorded, unrecorded] {
+        let workflow = flowrun.parse("w.yaml", text).unwrap();
+        let outcome = flowrun.run(&workflow, json!({}), RunOptions::default()).await.unwrap();
+        said.push(outcome.into_output().unwrap());
+    }
+    assert_eq!(said, [json!([store.runs().unwrap()[0].id, "a"]), json!(["", "a"])]);
 }

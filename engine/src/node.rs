@@ -137,11 +137,18 @@ pub struct NodeContext {
 
 /// What all attempts of a run share.
 pub(crate) struct RunContext {
+    pub(crate) id: Arc<str>,
     pub(crate) plans: PlanChecker,
     pub(crate) observers: Observers,
 }
 
 impl NodeContext {
+    /// Id of the run; empty if it is not recorded. With the path it names what is done here once and for all: an attempt that was cut
+    /// off is made again under the same two, by which a service may know a request that it has had.
+    pub fn run_id(&self) -> &str {
+        &self.run.id
+    }
+
     /// Lowers and checks a plan by the rules of the engine.
     pub fn plans(&self) -> &PlanChecker {
         &self.run.plans

@@ -87,6 +87,7 @@ impl Driver {
             recall: Recall::new(&options),
             found: Reused::default(),
             context: Arc::new(RunContext {
+                id: options.record.as_ref().map(|record| record.run.id.as_str().into()).unwrap_or_default(),
                 plans: PlanChecker::new(kinds.specs().clone()),
                 observers: options.observers.clone(),
             }),
