@@ -156,26 +156,6 @@ fn without_waiting_nothing_is_hidden_and_losses_are_told() {
     assert_eq!(store.problem(), Some(StoreError::NoRun("nowhere".to_owned())), "the first loss");
 }
 
-#[test]
-fn the_last_handle_may_go_in_a_callback() {
-    let folder = Folder::new();
-    let store = Arc::new(folder.open());
-    store.begin(&run("a")).unwrap();
-    let (sender, receiver) = mpsc::channel();
-    let (hold, go) = mpsc::channel::<()>();
-    let inside = store.clone();
-    let done = Box::new(move |result: Result<(), StoreError>| {
-        go.recv().unwrap();
-        drop(inside);
-        sender.send(result).unwrap();
-    });
-    store.append(transaction("a", 0), done);
-    drop(store);
-    hold.send(()).unwrap();
-    assert_eq!(receiver.recv().unwrap(), Ok(()));
-    assert_eq!(whole(&folder.open(), "a"), 1);
-}
-
 /// What the tests below run in processes of their own: `FLOWRUN_STORE_CHILD` says what. It says `kept N` for each transaction that
 /// is kept.
 #[test]

@@ -100,3 +100,26 @@ fn whoever_appends_does_not_wait_for_another_writer() {
     assert_eq!(receiver.recv(), Ok(Ok(())));
     assert_eq!(store.log("a", 0).unwrap().len(), 1);
 }
+
+#[test]
+fn the_last_handle_may_go_in_a_callback() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("flowrun.db");
+    let store = Arc::new(SqliteStore::open(&path, Durability::Normal).unwrap());
+    store.begin(&run("a")).unwrap();
+    let (go, wait) = mpsc::channel();
+    assert!(store.desk().unwrap().task(move |_| wait.recv().unwrap()));
+    let (sender, receiver) = mpsc::channel();
+    let inside = store.clone();
+    let done = move |result| {
+        drop(inside);
+        sender.send((result, std::thread::current().id())).unwrap();
+    };
+    store.append(transaction("a", 10), Box::new(done));
+    drop(store);
+    go.send(()).unwrap();
+    let (result, on) = receiver.recv().unwrap();
+    assert_eq!(result, Ok(()));
+    assert_ne!(on, std::thread::current().id(), "the store's thread has dropped the store");
+    assert_eq!(SqliteStore::open(&path, Durability::Normal).unwrap().log("a", 0).unwrap().len(), 1);
+}

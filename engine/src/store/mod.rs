@@ -4,7 +4,8 @@
 //! follows from one only after the store has said that it is safe. [`Memory`] forgets with the process; every other store passes
 //! the checks of `conformance` as it does.
 //!
-//! Calls of readers block for as long as a disk takes. [`Store::append`] never does: it queues and calls back.
+//! Calls of readers block for as long as a disk takes. [`Store::append`] does so for a moment at most: what would take longer it queues,
+//! and calls back.
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -29,7 +30,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::RunExists`], or what the medium says.
     fn begin(&self, run: &RunInfo) -> Result<(), StoreError>;
 
-    /// Queues a transaction. `done` is called once, on any thread: after it is kept, or with the reason why it never will be. Those of one
+    /// Hands in a transaction. `done` is called once, on any thread and maybe before this returns: after it is kept, or with the reason
+    /// why it never will be. It must not wait for whoever handed in. Those of one
     /// run are kept in the order in which they are queued, each whole or not at all; after one that failed, no later one of the same run
     /// is kept. What `kept` means is the store's level of [durability](Durability).
     fn append(&self, transaction: Transaction, done: Done);
@@ -84,7 +86,7 @@ pub trait Store: Send + Sync + 'static {
     fn size(&self) -> Result<StoreSize, StoreError>;
 }
 
-/// What a store calls when a transaction is kept or lost.
+/// What a store calls when a transaction is kept or lost: see [`Store::append`].
 pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// The right to drive a run, for as long as it is held.
