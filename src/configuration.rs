@@ -84,8 +84,14 @@ fn openai(model: &str, base_url: Option<&str>) -> ModelDef {
     }
 }
 
+/// The model that somebody has written on the command line, as it is configured now.
+pub(crate) fn model_named(wanted: &str) -> Result<ModelDef, String> {
+    let base_url = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.is_empty());
+    named(wanted, &file()?, base_url.as_deref())
+}
+
 /// The model that `ALIAS` or `PROVIDER:NAME` means.
-pub(crate) fn named(wanted: &str, file: &Configuration, base_url: Option<&str>) -> Result<ModelDef, String> {
+fn named(wanted: &str, file: &Configuration, base_url: Option<&str>) -> Result<ModelDef, String> {
     if let Some(definition) = file.models.get(wanted) {
         return Ok(definition.clone());
     }

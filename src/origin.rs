@@ -53,6 +53,16 @@ impl Origin {
         Self::deserialize(&run.origin).unwrap_or_default()
     }
 
+    /// The text of the workflow as it was run.
+    pub(crate) fn text(&self, store: &dyn Store) -> Option<String> {
+        text_of(self.definition?, store)
+    }
+
+    /// What diagnostics call the workflow, and where its calls are looked for.
+    pub(crate) fn name(&self) -> String {
+        if self.reference.is_empty() { "workflow".to_owned() } else { self.reference.clone() }
+    }
+
     /// A new run of a workflow, for [`RunOptions::record`](crate::RunOptions::record).
     pub fn recording(mut self, workflow: &Workflow, store: Arc<dyn Store>, durability: Durability) -> Recording {
         let own = workflow.text().clone();
@@ -69,6 +79,11 @@ impl Origin {
         let values = std::iter::once(own).chain(called.into_iter().map(|(_, text)| text)).collect();
         Recording { store, run, durability, values }
     }
+}
+
+/// A text that a store has as a value.
+pub(crate) fn text_of(hash: ValueHash, store: &dyn Store) -> Option<String> {
+    serde_json::from_str(&store.value(hash).ok()??).ok()
 }
 
 /// Sortable by time, to the millisecond, and unique on this machine.

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::db::DbArgs;
-use super::people::{self, Questions};
+use super::people::{self, NAMED_MAX, Questions};
 use super::progress::Progress;
 use super::seen::Seen;
 use super::{print, refuse, say};
@@ -26,8 +26,6 @@ use crate::store::SqliteStore;
 use crate::trace::{Trace, counted, duration};
 use crate::{Flowrun, Origin, RunError};
 
-/// Most steps that are named at the end of a run.
-pub(super) const NAMED_MAX: usize = 5;
 /// How long the terminal may take to be left in order when a run is stopped at once.
 const LEAVE: Duration = Duration::from_millis(500);
 

@@ -14,12 +14,14 @@ use flowrun_engine::run::{AnswerError, Answers, RunOptions, RunOutcome};
 use flowrun_engine::schema::Schema;
 use serde_json::Value;
 
-use super::drive::NAMED_MAX;
 use super::progress::Progress;
 use super::run::{example, input_value};
 use super::say;
 use super::screen;
 use crate::render::{clean, visible, wrapped};
+
+/// Most steps that are named at the end of a run.
+pub(super) const NAMED_MAX: usize = 5;
 
 /// Keeps what people are asked, and asks who sits at the terminal, if that is wanted and somebody does.
 pub(super) fn watch(options: &mut RunOptions, ask: bool, progress: Option<Arc<Progress>>) -> Arc<Questions> {

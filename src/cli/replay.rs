@@ -14,7 +14,6 @@ use flowrun_engine::run::{RunOptions, RunOutcome};
 use serde_json::{Map, Value, json};
 
 use super::drive::{DriveArgs, Driven, Place, What, drive};
-use super::resume::{definition_of, name_of};
 use super::run::{inputs_over, usage};
 use super::{InputArgs, check, refuse};
 use crate::render::clean;
@@ -120,13 +119,14 @@ fn changed_workflow(
     store: &SqliteStore,
 ) -> Result<(Arc<Workflow>, Models), ExitCode> {
     let bare = Flowrun::builder().build();
-    let name = args.file.as_ref().map_or_else(|| name_of(origin), |file| file.display().to_string());
+    let name = args.file.as_ref().map_or_else(|| origin.name(), |file| file.display().to_string());
     if args.set.is_empty() && node_models.is_empty() && args.file.is_some() {
         return Ok((check::load(&bare, &name)?, Vec::new()));
     }
     let text = match &args.file {
         Some(file) => crate::library::read_file(file),
-        None => definition_of(origin, store)
+        None => origin
+            .text(store)
             .ok_or_else(|| "the workflow of the run is not kept\nhelp: `--file FILE` names it".to_owned()),
     };
     let mut models = Vec::new();
@@ -191,15 +191,9 @@ fn set(file: &mut Value, change: &str) -> Result<(), String> {
 /// `NODE=MODEL`: the node asks that model from now on, under the name that was written.
 fn choose_model(file: &mut Value, choice: &str) -> Result<(String, ModelDef), String> {
     let (path, wanted) = choice.split_once('=').expect("BUG: a model of a node without a node");
-    let definition = model_named(wanted)?;
+    let definition = configuration::model_named(wanted)?;
     node(file, path, "--model")?.insert("model".to_owned(), Value::String(wanted.to_owned()));
     Ok((wanted.to_owned(), definition))
-}
-
-/// What a model that was written on the command line is.
-pub(super) fn model_named(wanted: &str) -> Result<ModelDef, String> {
-    let base_url = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.is_empty());
-    configuration::named(wanted, &configuration::file()?, base_url.as_deref())
 }
 
 /// `STEP=VALUE`: text where the step gave a text, else JSON.

@@ -17,14 +17,14 @@ use flowrun_engine::store::{RunInfo, Store};
 use serde_json::Value;
 
 use super::drive::{DriveArgs, Driven, Place, What, try_drive};
-use super::replay::model_named;
 use super::run::input_value;
 use super::{check, print, refuse, say};
 use crate::compare::{Line, changed_lines};
+use crate::origin::text_of;
 use crate::render::{clean, visible};
 use crate::runs::{RunLog, Runs};
 use crate::store::SqliteStore;
-use crate::{Flowrun, Origin, RunError, library};
+use crate::{Flowrun, Origin, RunError, configuration, library};
 
 /// How often a letter's verdict is asked for.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -112,7 +112,7 @@ fn replaying(origin: &Origin, store: &Arc<SqliteStore>) -> Result<RunOptions, St
 }
 
 fn node_models(origin: &Origin) -> Result<Vec<(String, ModelDef)>, String> {
-    origin.node_models.iter().map(|wanted| Ok((wanted.clone(), model_named(wanted)?))).collect()
+    origin.node_models.iter().map(|wanted| Ok((wanted.clone(), configuration::model_named(wanted)?))).collect()
 }
 
 /// Whether a run is one that goes on.
@@ -134,7 +134,7 @@ fn again(id: &str) -> String {
 /// The workflow that a run began with: its file if that still says the same, what the store has of it if there is no file any more.
 fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<Workflow>, ExitCode> {
     let bare = Flowrun::builder().build();
-    let kept = definition_of(origin, store);
+    let kept = origin.text(store);
     let is_replay = origin.replay_of.is_some();
     let loaded = match origin.reference.strip_prefix('@') {
         Some(name) if !is_replay => library::embedded(name).map(str::to_owned).ok(),
@@ -159,7 +159,7 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<
              --file FILE`"
         ));
     };
-    let workflow = check::load_text(&bare, &name_of(origin), &text).inspect_err(|_| changed())?;
+    let workflow = check::load_text(&bare, &origin.name(), &text).inspect_err(|_| changed())?;
     let began = began_with(run, store);
     if began.is_none_or(|began| began == workflow.hash) {
         return Ok(workflow);
@@ -174,7 +174,7 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<
 
 /// What became of the texts that a run began with, file by file.
 fn changes(id: &str, origin: &Origin, store: &dyn Store, workflow: &Workflow) -> String {
-    let own = difference(&definition_of(origin, store).unwrap_or_default(), &workflow.definition.to_yaml());
+    let own = difference(&origin.text(store).unwrap_or_default(), &workflow.definition.to_yaml());
     let called = origin.calls.iter().map(|(name, hash)| {
         let now = workflow.calls.get(name).map(WorkflowDef::to_yaml).unwrap_or_default();
         (name, difference(&text_of(*hash, store).unwrap_or_default(), &now))
@@ -188,20 +188,6 @@ fn changes(id: &str, origin: &Origin, store: &dyn Store, workflow: &Workflow) ->
         format!("`{}` has changed since the run {id} began, which cannot go on as another workflow\n{how}", clean(name))
     });
     said.collect()
-}
-
-/// The text of the workflow as it was run.
-pub(super) fn definition_of(origin: &Origin, store: &dyn Store) -> Option<String> {
-    text_of(origin.definition?, store)
-}
-
-fn text_of(hash: ValueHash, store: &dyn Store) -> Option<String> {
-    serde_json::from_str(&*store.value(hash).ok()??).ok()
-}
-
-/// What diagnostics call the workflow, and where its calls are looked for.
-pub(super) fn name_of(origin: &Origin) -> String {
-    if origin.reference.is_empty() { "workflow".to_owned() } else { origin.reference.clone() }
 }
 
 /// Identity of the workflow that the log begins with; `None` if the log is empty.

@@ -8,11 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flowrun::engine::id::ValueHash;
-use flowrun::engine::store::{
-    CacheEntry, Done, Durability, EntryFilter, Letter, RunInfo, RunLock, Store, StoreError, StoreSize, Stored,
-    Transaction,
-};
+use flowrun::engine::store::{Done, Durability, RunInfo, Store, StoreError, Transaction};
+use flowrun::engine::testing::hooked::{Hook, Hooked};
 use flowrun::runs::Runs;
 use flowrun::{Flowrun, OpenAi, Origin, RunOptions, SqliteStore, Status};
 use rustix::process::{Signal, getpid, kill_process};
@@ -57,7 +54,7 @@ impl Errand {
 /// A store whose process does not live for ever.
 struct Mortal {
     store: SqliteStore,
-    count: Arc<AtomicU64>,
+    count: AtomicU64,
     last: u64,
     side: Side,
 }
@@ -80,7 +77,11 @@ fn die() -> ! {
     }
 }
 
-impl Store for Mortal {
+impl Hook for Mortal {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
     fn begin(&self, run: &RunInfo) -> Result<(), StoreError> {
         let is_last = self.is_last();
         self.store.begin(run)?;
@@ -90,70 +91,6 @@ impl Store for Mortal {
     fn append(&self, transaction: Transaction, done: Done) {
         let done = if self.is_last() { Box::new(|_| die()) } else { done };
         self.store.append(transaction, done);
-    }
-
-    fn run(&self, id: &str) -> Result<Option<RunInfo>, StoreError> {
-        self.store.run(id)
-    }
-
-    fn runs(&self) -> Result<Vec<RunInfo>, StoreError> {
-        self.store.runs()
-    }
-
-    fn log(&self, run: &str, from: u64) -> Result<Vec<Stored>, StoreError> {
-        self.store.log(run, from)
-    }
-
-    fn value(&self, hash: ValueHash) -> Result<Option<Arc<str>>, StoreError> {
-        self.store.value(hash)
-    }
-
-    fn entry(&self, key: ValueHash) -> Result<Option<CacheEntry>, StoreError> {
-        self.store.entry(key)
-    }
-
-    fn entries(&self, filter: &EntryFilter) -> Result<Vec<CacheEntry>, StoreError> {
-        self.store.entries(filter)
-    }
-
-    fn forget(&self, keys: &[ValueHash]) -> Result<u64, StoreError> {
-        self.store.forget(keys)
-    }
-
-    fn prune(&self, runs: &[String]) -> Result<u64, StoreError> {
-        self.store.prune(runs)
-    }
-
-    fn lock(&self, run: &str) -> Result<Option<Box<dyn RunLock>>, StoreError> {
-        self.store.lock(run)
-    }
-
-    fn is_driven(&self, run: &str) -> Result<bool, StoreError> {
-        self.store.is_driven(run)
-    }
-
-    fn post(&self, run: &str, step: &str, value: &Value) -> Result<u64, StoreError> {
-        self.store.post(run, step, value)
-    }
-
-    fn letters(&self, run: &str) -> Result<Vec<Letter>, StoreError> {
-        self.store.letters(run)
-    }
-
-    fn judge(&self, letter: u64, verdict: &Result<(), String>) -> Result<(), StoreError> {
-        self.store.judge(letter, verdict)
-    }
-
-    fn verdict(&self, letter: u64) -> Result<Option<Result<(), String>>, StoreError> {
-        self.store.verdict(letter)
-    }
-
-    fn damage(&self) -> Result<Vec<String>, StoreError> {
-        self.store.damage()
-    }
-
-    fn size(&self) -> Result<StoreSize, StoreError> {
-        self.store.size()
     }
 }
 
@@ -166,7 +103,7 @@ fn value_of(text: &str) -> Value {
 async fn serve(errand: Errand) {
     let Errand { reference, inputs, answers, url, last, side } = errand;
     let store = SqliteStore::open(".flowrun/flowrun.db".as_ref(), Durability::Normal).unwrap();
-    let store: Arc<dyn Store> = Arc::new(Mortal { store, count: Arc::default(), last, side });
+    let store: Arc<dyn Store> = Arc::new(Hooked(Mortal { store, count: AtomicU64::new(0), last, side }));
     let model = OpenAi::new(&url, "m", None, None).unwrap();
     let flowrun = Flowrun::builder().model("default", model).store(store.clone(), Durability::Normal).build();
     let workflow = flowrun.load(&reference).unwrap();

@@ -3,9 +3,8 @@
 
 use super::*;
 use crate::cache::Flights;
-use crate::store::{
-    CacheEntry, Done, Durability, EntryFilter, Letter, Memory, RunInfo, RunLock, Store, StoreSize, Stored, Transaction,
-};
+use crate::store::{Done, Durability, Memory, RunInfo, Store, Transaction};
+use crate::testing::hooked::{Hook, Hooked};
 
 /// A store that may take its time over transactions.
 #[derive(Clone, Default)]
@@ -36,7 +35,7 @@ impl Slow {
     fn recording(&self, id: &str) -> Recording {
         let (workflow, origin) = ("t".to_owned(), json!({}));
         let run = RunInfo { id: id.to_owned(), workflow, started_ms: 1, origin, summary: None };
-        Recording { store: Arc::new(self.clone()), run, durability: Durability::Normal, values: Vec::new() }
+        Recording { store: Arc::new(Hooked(self.clone())), run, durability: Durability::Normal, values: Vec::new() }
     }
 
     fn options(&self, id: &str) -> RunOptions {
@@ -48,7 +47,11 @@ impl Slow {
     }
 }
 
-impl Store for Slow {
+impl Hook for Slow {
+    fn store(&self) -> &dyn Store {
+        &self.kept
+    }
+
     fn append(&self, transaction: Transaction, done: Done) {
         let mut waiting = self.waiting.lock().unwrap();
         if waiting.0 {
@@ -56,74 +59,6 @@ impl Store for Slow {
         }
         drop(waiting);
         self.kept.append(transaction, done);
-    }
-
-    fn begin(&self, run: &RunInfo) -> Result<(), StoreError> {
-        self.kept.begin(run)
-    }
-
-    fn run(&self, id: &str) -> Result<Option<RunInfo>, StoreError> {
-        self.kept.run(id)
-    }
-
-    fn runs(&self) -> Result<Vec<RunInfo>, StoreError> {
-        self.kept.runs()
-    }
-
-    fn log(&self, run: &str, from: u64) -> Result<Vec<Stored>, StoreError> {
-        self.kept.log(run, from)
-    }
-
-    fn value(&self, hash: ValueHash) -> Result<Option<Arc<str>>, StoreError> {
-        self.kept.value(hash)
-    }
-
-    fn entry(&self, key: ValueHash) -> Result<Option<CacheEntry>, StoreError> {
-        self.kept.entry(key)
-    }
-
-    fn entries(&self, filter: &EntryFilter) -> Result<Vec<CacheEntry>, StoreError> {
-        self.kept.entries(filter)
-    }
-
-    fn forget(&self, keys: &[ValueHash]) -> Result<u64, StoreError> {
-        self.kept.forget(keys)
-    }
-
-    fn prune(&self, runs: &[String]) -> Result<u64, StoreError> {
-        self.kept.prune(runs)
-    }
-
-    fn lock(&self, run: &str) -> Result<Option<Box<dyn RunLock>>, StoreError> {
-        self.kept.lock(run)
-    }
-
-    fn is_driven(&self, run: &str) -> Result<bool, StoreError> {
-        self.kept.is_driven(run)
-    }
-
-    fn post(&self, run: &str, step: &str, value: &Value) -> Result<u64, StoreError> {
-        self.kept.post(run, step, value)
-    }
-
-    fn letters(&self, run: &str) -> Result<Vec<Letter>, StoreError> {
-        self.kept.letters(run)
-    }
-
-    fn judge(&self, letter: u64, verdict: &Result<(), String>) -> Result<(), StoreError> {
-        self.kept.judge(letter, verdict)
-    }
-
-    fn verdict(&self, letter: u64) -> Result<Option<Result<(), String>>, StoreError> {
-        self.kept.verdict(letter)
-    }
-
-    fn damage(&self) -> Result<Vec<String>, StoreError> {
-        self.kept.damage()
-    }
-
-    fn size(&self) -> Result<StoreSize, StoreError> {
-        self.kept.size()
     }
 }
 
