@@ -46,7 +46,8 @@ fn rust_files(folder: &str) -> Vec<(String, String)> {
 
 /// Files that hold nothing but unit tests.
 fn is_test_file(name: &str) -> bool {
-    let is_for_tests = name.starts_with("engine/src/testing") || name.ends_with("/conformance.rs");
+    let is_for_tests = name.starts_with("engine/src/testing")
+        || ["/conformance.rs", "/hooked.rs"].iter().any(|file| name.ends_with(file));
     is_for_tests || name.ends_with("/tests.rs") || name.contains("/tests/")
 }
 

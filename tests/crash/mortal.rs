@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use flowrun::engine::store::hooked::{Hook, Hooked};
 use flowrun::engine::store::{Done, Durability, RunInfo, Store, StoreError, Transaction};
-use flowrun::engine::testing::hooked::{Hook, Hooked};
 use flowrun::runs::Runs;
 use flowrun::{Flowrun, OpenAi, Origin, RunOptions, SqliteStore, Status};
 use rustix::process::{Signal, getpid, kill_process};

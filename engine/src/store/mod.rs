@@ -9,6 +9,8 @@
 
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod hooked;
 mod memory;
 
 use std::fmt;

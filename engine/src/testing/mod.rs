@@ -4,14 +4,12 @@
 //! what its attempts come to. The scheduler is driven through such a world in many orders (`drive.rs`), over the graph that the
 //! checker made of the program; the oracle walks the program itself, recursively. Both note what each step saw.
 //!
-//! `readers.rs` and `hooked.rs` have nothing to do with that: what the readers of texts promise, for property tests and fuzz targets, and
-//! stores that a test holds up.
+//! `readers.rs` has nothing to do with that: it says what the readers of texts promise, for property tests and fuzz targets.
 
 mod answer;
 pub mod drive;
 pub mod flow;
 pub mod generate;
-pub mod hooked;
 pub mod oracle;
 pub mod prove;
 pub mod readers;

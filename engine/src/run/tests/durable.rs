@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::cache::Flights;
+use crate::store::hooked::{Hook, Hooked};
 use crate::store::{Done, Durability, Memory, RunInfo, Store, Transaction};
-use crate::testing::hooked::{Hook, Hooked};
 
 /// A store that may take its time over transactions.
 #[derive(Clone, Default)]

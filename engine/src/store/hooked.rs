@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::id::ValueHash;
-use crate::store::{
+use super::{
     CacheEntry, Done, EntryFilter, Letter, RunInfo, RunLock, Store, StoreError, StoreSize, Stored, Transaction,
 };
+use crate::id::ValueHash;
 
 /// What a test changes.
 pub trait Hook: Send + Sync + 'static {
