@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowrun_engine::event::Logged;
+use flowrun_engine::id::ValueHash;
 use flowrun_engine::run::{AnswerError, Answers};
-use flowrun_engine::store::Store;
+use flowrun_engine::store::{Letter, Store};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,16 @@ use tokio_util::sync::CancellationToken;
 /// How often the store is asked.
 const PAUSE: Duration = Duration::from_millis(200);
 
-type Judged = Pin<Box<dyn Future<Output = (u64, Result<(), AnswerError>)> + Send>>;
+type Judged = Pin<Box<dyn Future<Output = (Posted, Result<(), AnswerError>)> + Send>>;
+
+/// A letter that was handed in.
+struct Posted {
+    number: u64,
+    step: String,
+    value: ValueHash,
+    /// Whether it was there before this driver was.
+    is_old: bool,
+}
 
 /// Takes the letters of a run to it for as long as it is driven, those that wait already before it begins.
 pub(crate) struct Inbox {
@@ -30,17 +41,19 @@ impl Inbox {
     pub(crate) fn new(store: Arc<dyn Store>, run: &str, answers: Answers) -> Self {
         let (handed_in, judged) = (Vec::new(), FuturesUnordered::new());
         let mut inbox = Self { store, run: run.to_owned(), answers, handed_in, judged };
-        inbox.look();
+        // Letters that cannot be read now are looked for again.
+        let letters = inbox.store.letters(run).unwrap_or_default();
+        inbox.hand_in(letters, true);
         inbox
     }
 
-    /// Letters that cannot be read now are looked for again.
-    fn look(&mut self) {
-        for letter in self.store.letters(&self.run).unwrap_or_default() {
-            if !self.handed_in.contains(&letter.number) {
-                self.handed_in.push(letter.number);
-                let taken = self.answers.hand_in(&letter.step, letter.value);
-                self.judged.push(Box::pin(async move { (letter.number, taken.await) }));
+    fn hand_in(&mut self, letters: Vec<Letter>, are_old: bool) {
+        for Letter { number, step, value } in letters {
+            if !self.handed_in.contains(&number) {
+                self.handed_in.push(number);
+                let posted = Posted { number, value: ValueHash::of(&value), is_old: are_old, step };
+                let taken = self.answers.hand_in(&posted.step, value);
+                self.judged.push(Box::pin(async move { (posted, taken.await) }));
             }
         }
     }
@@ -50,17 +63,47 @@ impl Inbox {
         loop {
             tokio::select! {
                 biased;
-                Some((letter, result)) = self.judged.next() => self.judge(letter, result),
+                Some((letter, result)) = self.judged.next() => self.judge(letter, result).await,
                 () = over.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => self.look(),
+                () = tokio::time::sleep(PAUSE) => {
+                    let (store, run) = (self.store.clone(), self.run.clone());
+                    let letters = tokio::task::spawn_blocking(move || store.letters(&run).unwrap_or_default());
+                    let letters = letters.await.unwrap_or_default();
+                    self.hand_in(letters, false);
+                }
             }
         }
     }
 
     /// A verdict that cannot be written now is asked for again by whoever drives the run next.
-    fn judge(&self, letter: u64, result: Result<(), AnswerError>) {
-        if result.is_ok() || !self.answers.is_over() {
-            let _not_written = self.store.judge(letter, &result.map_err(|error| error.to_string()));
+    fn judge(&self, letter: Posted, result: Result<(), AnswerError>) -> impl Future<Output = ()> + Send + use<> {
+        let (store, run, over) = (self.store.clone(), self.run.clone(), self.answers.is_over());
+        let judge = move || {
+            // The driver before may have taken it and not said so.
+            let is_late = matches!(result, Err(AnswerError::NotAsked(_))) && letter.is_old;
+            let verdict = match result {
+                Err(_) if is_late && was_taken(&*store, &run, &letter.step, letter.value) => Ok(()),
+                result => result.map_err(|error| error.to_string()),
+            };
+            if verdict.is_ok() || !over {
+                let _not_written = store.judge(letter.number, &verdict);
+            }
+        };
+        async move {
+            // Where the runtime ends nobody waits for a verdict.
+            let _ending = tokio::task::spawn_blocking(judge).await;
         }
     }
+}
+
+/// Whether the log of a run has an answer of that value to a step.
+pub(crate) fn was_taken(store: &dyn Store, run: &str, step: &str, value: ValueHash) -> bool {
+    let log = store.log(run, 0).unwrap_or_default();
+    let lines = log.iter().flat_map(|stored| stored.lines.lines());
+    let mut logged = lines.filter_map(|line| Logged::parse(line).ok());
+    logged.any(|event| {
+        event.kind == "answered"
+            && event.step == step
+            && event.text("value").and_then(ValueHash::from_hex) == Some(value)
+    })
 }

@@ -241,6 +241,13 @@ impl Memo {
             if let Some(key) = hash(event, "key") {
                 keys.insert(&event.step, key);
             }
+            let failed = event.kind == "ended" && event.text("state") == Some("failed");
+            if let Some(answers) = keys.get(event.step.as_str()).and_then(|key| memo.answers.get_mut(key))
+                && (failed || event.kind == "backoff")
+            {
+                // It was an answer, and not one that would do.
+                answers.retain(|answer| *answer.step != *event.step);
+            }
             let settles = matches!(event.kind.as_str(), "settled" | "answered");
             if let (true, Some(answer), Some(key)) = (settles, hash(event, "value"), keys.get(event.step.as_str())) {
                 let told = hash(event, "provenance").filter(|_| event.usage() == Usage::default()).and_then(&value);

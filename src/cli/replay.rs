@@ -75,7 +75,9 @@ pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
     let mut all: BTreeMap<String, Value> = origin.corrections.clone().into_iter().collect();
     all.extend(corrections);
     let corrections = all;
+    let file = args.file.as_ref().map(|file| file.display().to_string());
     let origin = Origin {
+        reference: file.unwrap_or_else(|| origin.reference.clone()),
         inputs: inputs.clone(),
         model: args.drive.model.first().cloned(),
         max_calls: args.max_calls.or(origin.max_calls),

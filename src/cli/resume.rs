@@ -20,6 +20,7 @@ use super::drive::{DriveArgs, Driven, Place, What, try_drive};
 use super::run::input_value;
 use super::{check, print, refuse, say};
 use crate::compare::{Line, changed_lines};
+use crate::inbox::was_taken;
 use crate::origin::text_of;
 use crate::render::{clean, visible};
 use crate::runs::{RunLog, Runs};
@@ -221,15 +222,18 @@ pub(super) async fn answer(wanted: &str, step: &str, text: &str, mut args: Drive
         .load(&run)
         .map_err(|error| error.to_string())
         .and_then(|log| answer_to(&log, step, text))
-        .and_then(|value| store.post(&run.id, step, &value).map_err(|error| error.to_string()));
-    let letter = match posted {
+        .and_then(|value| {
+            let letter = store.post(&run.id, step, &value).map_err(|error| error.to_string())?;
+            Ok((letter, ValueHash::of(&value)))
+        });
+    let (letter, value) = match posted {
         Ok(letter) => letter,
         Err(problem) => return refuse(&problem),
     };
     let mut waited = Duration::ZERO;
     loop {
         match store.verdict(letter) {
-            Ok(Some(Ok(()))) => return print(&format!("`{}` of the run {} has its answer\n", clean(step), run.id)),
+            Ok(Some(Ok(()))) => return has_its_answer(step, &run.id),
             Ok(Some(Err(problem))) => return refuse(&clean(&problem)),
             Ok(None) => {}
             Err(error) => return refuse(&error.to_string()),
@@ -240,7 +244,12 @@ pub(super) async fn answer(wanted: &str, step: &str, text: &str, mut args: Drive
                 continue;
             }
             let ended = go_on(&run, store.clone(), &mut args).await;
-            match (ended, store.verdict(letter).ok().flatten()) {
+            let verdict = store.verdict(letter).ok().flatten();
+            match (ended, verdict) {
+                // The driver before has taken it and did not come to say so.
+                (Err(NotHere::Over { .. }), None) if was_taken(&*store, &run.id, step, value) => {
+                    return has_its_answer(step, &run.id);
+                }
                 // An answer that came before this one was taken in its place.
                 (Ok(_), Some(Err(problem))) => {
                     return refuse(&format!("the answer was not taken: {}", clean(&problem)));
@@ -261,6 +270,10 @@ pub(super) async fn answer(wanted: &str, step: &str, text: &str, mut args: Drive
         tokio::time::sleep(PAUSE).await;
         waited += PAUSE;
     }
+}
+
+fn has_its_answer(step: &str, run: &str) -> ExitCode {
+    print(&format!("`{}` of the run {run} has its answer\n", clean(step)))
 }
 
 /// How the run ended, if it did.

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ enum Job {
 #[derive(Debug)]
 pub(super) struct Desk {
     /// `None` at the end alone.
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Arc<Sender<Job>>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -62,7 +62,7 @@ impl Desk {
         let shared = Arc::new(Shared { writer, waiting: AtomicUsize::new(0), detours: AtomicU32::new(0) });
         let behind = shared.clone();
         let thread = thread::Builder::new().name("flowrun-store".into()).spawn(move || behind.serve(&waiting))?;
-        Ok(Self { jobs: Some(jobs), shared, thread: Some(thread) })
+        Ok(Self { jobs: Some(Arc::new(jobs)), shared, thread: Some(thread) })
     }
 
     /// Keeps a transaction and calls back, now or later.
@@ -80,8 +80,18 @@ impl Desk {
     }
 
     fn send(&self, job: Job) -> bool {
-        self.shared.waiting.fetch_add(1, Ordering::AcqRel);
-        self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
+        self.jobs.as_ref().is_some_and(|jobs| self.shared.send(jobs, job))
+    }
+
+    /// Whether the thread has something to do.
+    pub(super) fn is_busy(&self) -> bool {
+        self.shared.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Something that is dropped only after all that was handed in before has been written.
+    pub(super) fn hold<T: Send + 'static>(&self, held: T) -> HeldBack<T> {
+        let jobs = self.jobs.as_ref().map(Arc::downgrade).unwrap_or_default();
+        HeldBack { held: Some(held), jobs, shared: self.shared.clone() }
     }
 
     /// Writes a transaction here and now, if somebody waits for it and nobody is before it, in this process or another one.
@@ -107,6 +117,23 @@ impl Desk {
     }
 }
 
+/// See [`Desk::hold`].
+pub(super) struct HeldBack<T: Send + 'static> {
+    held: Option<T>,
+    /// Gone with the desk, which has then written everything.
+    jobs: Weak<Sender<Job>>,
+    shared: Arc<Shared>,
+}
+
+impl<T: Send + 'static> Drop for HeldBack<T> {
+    fn drop(&mut self) {
+        let held = self.held.take();
+        if let Some(jobs) = self.jobs.upgrade() {
+            self.shared.send(&jobs, Job::Task(Box::new(move |_| drop(held))));
+        }
+    }
+}
+
 impl Drop for Desk {
     fn drop(&mut self) {
         drop(self.jobs.take());
@@ -118,6 +145,11 @@ impl Drop for Desk {
 }
 
 impl Shared {
+    fn send(&self, jobs: &Sender<Job>, job: Job) -> bool {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        jobs.send(job).is_ok()
+    }
+
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,19 +9,21 @@ use std::path::{Path, PathBuf};
 
 use flowrun_engine::store::{RunLock, StoreError, is_run_id};
 
+use super::desk::HeldBack;
 use super::trouble::of_system;
 
 /// The folder of locks of a database.
 #[derive(Clone, Debug)]
 pub(super) struct Locks(PathBuf);
 
-struct Held {
+/// The right to drive a run.
+pub(super) struct Held {
     locks: Locks,
     run: PathBuf,
     _file: File,
 }
 
-impl RunLock for Held {}
+impl RunLock for HeldBack<Held> {}
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -55,13 +57,13 @@ impl Locks {
     }
 
     /// See [`Store::lock`](flowrun_engine::store::Store::lock).
-    pub(super) fn lock(&self, run: &str) -> Result<Option<Box<dyn RunLock>>, StoreError> {
+    pub(super) fn lock(&self, run: &str) -> Result<Option<Held>, StoreError> {
         let path = self.file(run)?;
         let _gate = self.gate()?;
         let opened = OpenOptions::new().create(true).append(true).open(&path);
         let file = opened.map_err(|error| of_system(&path, &error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(Held { locks: self.clone(), run: path, _file: file }))),
+            Ok(()) => Ok(Some(Held { locks: self.clone(), run: path, _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(of_system(&path, &error)),
         }

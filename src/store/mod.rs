@@ -43,7 +43,8 @@ use writer::{Acknowledgement, Behind, Writer};
 /// Keeps everything in one SQLite file.
 ///
 /// Any number of handles, in any number of processes, may have the same file. Dropping a handle writes what it was given before. What
-/// [`Store::append`] calls back on is the thread that writes: it must not wait for this store there.
+/// [`Store::append`] calls back on is a thread that writes, the store's own or that of whoever handed in: it must not wait for this store
+/// there. The right to drive a run ends only when all that was handed in for it is written.
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,
@@ -240,19 +241,24 @@ impl Store for SqliteStore {
     }
 
     fn lock(&self, run: &str) -> Result<Option<Box<dyn RunLock>>, StoreError> {
-        self.desk()?;
-        let lock = self.locks.lock(run)?;
-        if lock.is_some() {
-            let run = run.to_owned();
-            self.ask(move |writer| {
+        let desk = self.desk()?;
+        let (run, locks) = (run.to_owned(), self.locks.clone());
+        // After all that was handed in before: also after a lock that is being given back.
+        let lock = self.ask(move |writer| {
+            let lock = locks.lock(&run)?;
+            if lock.is_some() {
                 writer.mend(&run);
-                Ok(())
-            })?;
-        }
-        Ok(lock)
+            }
+            Ok(lock)
+        })?;
+        Ok(lock.map(|lock| Box::new(desk.hold(lock)) as Box<dyn RunLock>))
     }
 
     fn is_driven(&self, run: &str) -> Result<bool, StoreError> {
+        if self.desk.as_ref().is_some_and(Desk::is_busy) {
+            // It may be about to give the lock back.
+            self.ask(|_| Ok(()))?;
+        }
         self.locks.is_held(run)
     }
 

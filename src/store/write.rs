@@ -206,7 +206,7 @@ pub(super) fn letter_checksum(run: i64, step: &str, value: &str) -> i64 {
 /// See [`Store::judge`](flowrun_engine::store::Store::judge).
 pub(super) fn judge(connection: &mut Connection, letter: u64, verdict: Result<(), String>) -> Result<(), Trouble> {
     let transaction = begin_writing(connection)?;
-    let update = "UPDATE letter SET judged = 1, refusal = ?2 WHERE number = ?1";
+    let update = "UPDATE letter SET judged = 1, refusal = ?2 WHERE number = ?1 AND judged = 0";
     transaction.execute(update, params![letter as i64, verdict.err()])?;
     Ok(transaction.commit()?)
 }

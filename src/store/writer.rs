@@ -92,6 +92,8 @@ impl Drop for Acknowledgement {
 
 /// A commit writes about so many pages beside those that its lines and values fill.
 const PAGES_OF_A_COMMIT: usize = 4;
+/// How often a group is tried while another process writes, each time as patiently as any writer.
+const BUSY_TRIES: usize = 10;
 /// After so many pages the write-ahead log is moved into the file, so that it begins anew.
 const LOG_PAGES_MAX: usize = 1_000;
 
@@ -133,10 +135,17 @@ impl Writer {
         &mut self,
         group: Vec<(Transaction, Acknowledgement)>,
     ) -> Vec<(Acknowledgement, Result<(), StoreError>)> {
-        match self.commit(begin_writing, group.iter().map(|(transaction, _)| transaction)) {
+        let mut written = self.commit(begin_writing, group.iter().map(|(transaction, _)| transaction));
+        for _ in 1..BUSY_TRIES {
+            // Another process writes for long: it may be removing much.
+            if written.as_ref().is_err_and(Trouble::is_busy) {
+                written = self.commit(begin_writing, group.iter().map(|(transaction, _)| transaction));
+            }
+        }
+        match written {
             Ok(results) => group.into_iter().map(|(_, acknowledgement)| acknowledgement).zip(results).collect(),
             // What cannot be written now may be one that is too large for what room is left.
-            Err(Trouble::Sqlite(..)) if group.len() > 1 => {
+            Err(trouble @ Trouble::Sqlite(..)) if group.len() > 1 && !trouble.is_busy() => {
                 group.into_iter().flat_map(|one| self.keep(vec![one])).collect()
             }
             Err(trouble) => {

@@ -27,6 +27,7 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::definition::{self, FieldFormat, KindSpec, KindWork, LimitsDef, WorkflowDef};
@@ -283,8 +284,11 @@ impl<'a> Checker<'a> {
         if let Some((_, around)) = self.calling.last() {
             around.get_or_init(|| Arc::downgrade(&graph));
         }
-        let called =
-            self.called.iter().filter_map(|(name, called)| Some((name.clone(), called.as_ref()?.definition.clone())));
+        let folder = self.source.and_then(|source| Path::new(&**source.name()).parent()).unwrap_or(Path::new(""));
+        let called = self.called.iter().filter_map(|(name, called)| {
+            let name = Path::new(name).strip_prefix(folder).map_or(name.clone(), |below| below.display().to_string());
+            Some((name, called.as_ref()?.definition.clone()))
+        });
         Some(Arc::new(Workflow::new(definition, called.collect(), graph, self.limits)))
     }
 

@@ -38,7 +38,7 @@ pub struct Workflow {
     pub hash: ValueHash,
     /// What was written, for `flowrun graph` and the record.
     pub definition: WorkflowDef,
-    /// The workflows that it calls, directly or not, by the names of their sources.
+    /// The workflows that it calls, directly or not, by the names of their sources below its own folder.
     pub calls: BTreeMap<String, WorkflowDef>,
     text: OnceLock<(ValueHash, Arc<str>)>,
 }

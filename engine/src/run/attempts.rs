@@ -54,6 +54,14 @@ impl Future for Attempt {
 
 impl Driver {
     pub(super) fn start(&mut self, step: StepId, attempt: u32) {
+        if self.scheduler.state(step).is_terminal() {
+            // While its beginning waited to be kept, something ended the step.
+            return self.finished.push_back((
+                (step, attempt),
+                None,
+                stopped("it was told to stop before it had begun"),
+            ));
+        }
         let code = self.scheduler.node(step).expect("BUG: the root was started").code.clone();
         let key = self.key_of(step).or_else(|| self.bare_key(step, &code));
         if let Some(found) = self.remembered_late(step, key) {
@@ -89,7 +97,7 @@ impl Driver {
             let leader = match flight {
                 Some(flight) => match lead(flight, &context).await {
                     Ok(leader) => Some(leader),
-                    Err(found) => return Attempted::Found(found),
+                    Err(ended) => return ended,
                 },
                 None => None,
             };
@@ -164,8 +172,8 @@ impl Driver {
 }
 
 /// Leads the attempts under a key, or waits for the one that does; who has failed is followed by the next. What is cancelled
-/// meanwhile goes on to its work, which ends it.
-async fn lead(flight: Result<Leader, Follower>, context: &NodeContext) -> Result<Leader, Found> {
+/// meanwhile has asked nobody.
+async fn lead(flight: Result<Leader, Follower>, context: &NodeContext) -> Result<Leader, Attempted> {
     let mut follower = match flight {
         Ok(leader) => return Ok(leader),
         Err(follower) => follower,
@@ -174,13 +182,20 @@ async fn lead(flight: Result<Leader, Follower>, context: &NodeContext) -> Result
         tokio::select! {
             biased;
             landing = follower.landing() => match (landing, follower.take_over()) {
-                (Some(found), _) => return Err(found),
+                (Some(found), _) => return Err(Attempted::Found(found)),
                 (None, Some(leader)) => return Ok(leader),
                 (None, None) => {}
             },
-            () = context.cancelled().cancelled() => std::future::pending().await,
+            () = context.cancelled().cancelled() => {
+                return Err(stopped("it was told to stop while another attempt asked the same"));
+            }
         }
     }
+}
+
+/// The end of an attempt that asked nobody.
+fn stopped(why: &str) -> Attempted {
+    Attempted::Ran(Err(StepError::terminal("cancelled", why).into()), None)
 }
 
 fn panicked(payload: &(dyn std::any::Any + Send)) -> StepError {

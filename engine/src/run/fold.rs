@@ -230,7 +230,10 @@ impl Driver {
                 }
                 let key = self.key_of(*step).filter(|key| key.scope != CacheScope::Off);
                 let key = key.map(|key| Key { hash: report.key.unwrap_or(key.hash), ..key });
-                match (key, found) {
+                let node = self.scheduler.node(*step);
+                let schema = node.and_then(|node| node.code.schema.as_ref());
+                let fits = schema.is_none_or(|schema| schema.validate(self.values.get(*value).json()).is_ok());
+                match (key.filter(|_| fits), found) {
                     (None, _) | (_, Some(Found { source: Source::Correction, .. })) => {}
                     (Some(key), found) => self.know(*step, key.hash, *value, report.usage, found),
                 }

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Driver;
 use crate::event::Event;
+use crate::failure::StepError;
 use crate::id::StepId;
 use crate::node::Input;
 use crate::observer::Question;
@@ -93,9 +94,10 @@ impl Answers {
         self.0.news.notify_one();
     }
 
-    /// Whether somebody may still answer.
+    /// Whether there is an answer, or somebody may still give one.
     pub(super) fn may_come(&self) -> bool {
-        !self.queue().left
+        let queue = self.queue();
+        !queue.left || !queue.waiting.is_empty()
     }
 
     fn next(&self) -> Option<Answer> {
@@ -153,11 +155,10 @@ impl Driver {
                 (_, Some(Err(reason))) => Some(AnswerError::BadAnswer(reason)),
                 _ => None,
             };
-            let stored = self.values.store_output(value);
-            let result = match (refused, stored) {
-                (Some(refused), _) => Err(refused),
-                (None, Err(error)) => Err(AnswerError::BadAnswer(error.message.clone())),
-                (None, Ok(value)) => Ok(value),
+            let too_large = |error: StepError| AnswerError::BadAnswer(error.message.clone());
+            let result = match refused {
+                Some(refused) => Err(refused),
+                None => self.values.store_output(value).map_err(too_large),
             };
             match (result, step) {
                 (Ok(value), Some(step)) => {

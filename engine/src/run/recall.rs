@@ -150,7 +150,9 @@ impl Driver {
             owner.followers.push_back(step);
             return true;
         }
-        if let Some(flight) = self.recall.flights.follow(hash) {
+        if scope == CacheScope::Shared
+            && let Some(flight) = self.recall.flights.follow(hash)
+        {
             self.recall.awaited.push(follow(step, hash, flight));
             return true;
         }
@@ -375,7 +377,10 @@ impl Driver {
         if let Some(owner) = self.recall.owners.get_mut(&key) {
             return owner.followers.extend(followers);
         }
-        if let Some(flight) = self.recall.flights.follow(key) {
+        let are_shared = |step: &StepId| self.key_of(*step).is_some_and(|key| key.scope == CacheScope::Shared);
+        if followers.iter().all(are_shared)
+            && let Some(flight) = self.recall.flights.follow(key)
+        {
             let awaited = followers.into_iter().map(|step| follow(step, key, flight.clone()));
             return self.recall.awaited.extend(awaited);
         }

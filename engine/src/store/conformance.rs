@@ -313,6 +313,7 @@ fn letters_wait_for_a_verdict(store: &impl Store) {
     assert_eq!(store.verdict(numbers[0]), Ok(None));
     assert_eq!(store.judge(numbers[0], &Err("it is no number".to_owned())), Ok(()));
     assert_eq!(store.judge(numbers[1], &Ok(())), Ok(()));
+    assert_eq!(store.judge(numbers[1], &Err("too late".to_owned())), Ok(()));
     assert_eq!(store.verdict(numbers[0]), Ok(Some(Err("it is no number".to_owned()))));
     assert_eq!(store.verdict(numbers[1]), Ok(Some(Ok(()))));
     assert_eq!(store.verdict(numbers[2]), Ok(None));

@@ -157,7 +157,7 @@ impl Store for Memory {
     fn judge(&self, letter: u64, verdict: &Result<(), String>) -> Result<(), StoreError> {
         let mut kept = self.kept();
         let posted = kept.letters.iter_mut().filter(|(_, posted, _)| posted.number == letter);
-        posted.for_each(|(.., judged)| *judged = Some(verdict.clone()));
+        posted.for_each(|(.., judged)| _ = judged.get_or_insert_with(|| verdict.clone()));
         Ok(())
     }
 

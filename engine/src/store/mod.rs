@@ -75,7 +75,7 @@ pub trait Store: Send + Sync + 'static {
     /// Letters to a run without a verdict, oldest first.
     fn letters(&self, run: &str) -> Result<Vec<Letter>, StoreError>;
 
-    /// Says what became of a letter: taken, or refused and why.
+    /// Says what became of a letter: taken, or refused and why. What was said first stays.
     fn judge(&self, letter: u64, verdict: &Result<(), String>) -> Result<(), StoreError>;
 
     /// What became of a letter; `None`: nothing yet.

@@ -120,6 +120,21 @@ async fn an_answer_that_is_not_kept_yet_is_not_made_again() {
     assert_eq!((first.usage.calls, second.usage.calls, second.reused.steps), (1, 0, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_beginning_is_not_kept_yet_may_be_stopped() {
+    let store = Slow::default();
+    let text = "nodes: {a: {act: sleep 20}, b: {act: sleep 9000, needs: [a]}, c: {act: sleep 30}, \
+        d: {needs: [b, c], join: first, value: c}}\noutput: d";
+    let going_on = tokio::spawn(begin(&workflow(text), Map::new(), &kinds(), store.options("r1")).unwrap());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    store.stop();
+    // `b` is about to begin when `c` wins.
+    a_while().await;
+    store.go();
+    let outcome = going_on.await.unwrap();
+    assert_eq!((outcome.status, outcome.usage.calls), (Status::Success, 2), "nobody has asked for `b`: {outcome:?}");
+}
+
 /// The one that asks first fails; while it waits to ask again the other asks, for longer than that.
 #[tokio::test(start_paused = true)]
 async fn a_step_that_asks_again_waits_for_the_one_that_asks_in_its_place() {

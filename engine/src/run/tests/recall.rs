@@ -363,3 +363,65 @@ impl Observer for Person {
         drop(self.0.hand_in(&question.path, json!(7)));
     }
 }
+
+/// An answer that is found at once ends steps that begin in the same moment.
+#[tokio::test(start_paused = true)]
+async fn what_is_found_ends_what_is_about_to_begin() {
+    for (text, status) in [
+        (
+            "nodes: {v: {for_each: \"['a', 'sleep 100']\", say: '{{ item }}', stop_when: 'true'}}\noutput: v",
+            Status::Success,
+        ),
+        (
+            "nodes: {quick: {say: q}, slow: {say: sleep 100}, first: {needs: [quick, slow], join: first, value: quick}}\n\
+             output: first",
+            Status::Success,
+        ),
+        (
+            "nodes: {m: {say: hello}, b: {say: sleep 100}, g: {say: 'c {{ m | float }}'}}\noutput: [m, b, g]",
+            Status::Failed,
+        ),
+        ("nodes: {m: {say: hello, output: this | float}, b: {say: sleep 100}}\noutput: [m, b]", Status::Failed),
+    ] {
+        let bench = Bench::default();
+        let first = bench.run("r1", text).await;
+        assert_eq!(first.status, status, "{text}");
+        bench.attempts();
+        let second = bench.run("r2", text).await;
+        assert_eq!((second.status, &second.output), (status, &first.output), "{text}");
+        assert_eq!((second.usage.calls, bench.attempts()), (0, Vec::new()), "{text}");
+    }
+}
+
+/// A step that follows another run's attempt and is stopped has asked nobody, and ends at once.
+#[tokio::test(start_paused = true)]
+async fn who_is_stopped_while_another_asks_costs_nothing() {
+    let bench = Bench::default();
+    let leading = bench.workflow("nodes: {a: {say: sleep 9000}}\noutput: a");
+    let following =
+        bench.workflow("nodes: {first: {say: sleep 20, cache: off}, a: {say: sleep 9000}}\noutput: [first, a]");
+    // It has looked for an answer before anybody asked, and begins to ask after the other has.
+    let cancel = CancellationToken::new();
+    let options = RunOptions { cancel: cancel.clone(), max_parallel: 1, ..bench.options("r2") };
+    let second = tokio::spawn(begin(&following, Map::new(), &bench.kinds(), options).unwrap());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let first = tokio::spawn(begin(&leading, Map::new(), &bench.kinds(), bench.options("r1")).unwrap());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cancel.cancel();
+    let began = tokio::time::Instant::now();
+    let second = second.await.unwrap();
+    assert_eq!((second.status, second.usage.calls, bench.attempts().len()), (Status::Cancelled, 1, 2), "{second:?}");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(first.await.unwrap().usage.calls, 1);
+}
+
+#[tokio::test]
+async fn a_failed_step_has_nothing_that_a_replay_takes() {
+    let bench = Bench::default();
+    let text = "nodes: {a: {say: hello, output: this | float, cache: off}, b: {say: fine, cache: off}}\noutput: b";
+    assert_eq!(bench.run("r1", text).await.status, Status::Failed);
+    bench.attempts();
+    let options = RunOptions { memo: bench.memo("r1"), ..bench.options("r2") };
+    assert_eq!(bench.run_with(text, options).await.status, Status::Failed);
+    assert_eq!(bench.attempts(), ["a"], "it is asked again");
+}
