@@ -64,23 +64,39 @@ impl Library for Files {
         from: &str,
         kinds: &BTreeMap<String, Arc<KindSpec>>,
     ) -> Result<(WorkflowDef, Source), String> {
-        let (name, text) = match reference.strip_prefix('@') {
-            Some(name) => (reference.to_owned(), embedded(name)?.to_owned()),
-            None => {
-                let path = below(reference, from)?;
-                (path.display().to_string(), read_file(&path)?)
-            }
-        };
-        let refuse = |problems: Vec<flowrun_engine::diagnostic::Diagnostic>| {
-            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-        };
-        let parsed = definition::read(&name, &text, kinds).map_err(refuse)?;
-        if parsed.diagnostics.is_empty() {
-            Ok((parsed.definition, parsed.source))
-        } else {
-            Err(refuse(parsed.diagnostics))
-        }
+        let name = named(reference, from)?;
+        let text = read(&name)?;
+        parsed(&name, &text, kinds)
     }
+}
+
+/// What a workflow is called that another one calls.
+pub(crate) fn named(reference: &str, from: &str) -> Result<String, String> {
+    if reference.starts_with('@') {
+        return Ok(reference.to_owned());
+    }
+    Ok(below(reference, from)?.display().to_string())
+}
+
+/// The text of a file or of a workflow of the library.
+pub(crate) fn read(name: &str) -> Result<String, String> {
+    match name.strip_prefix('@') {
+        Some(name) => embedded(name).map(str::to_owned),
+        None => read_file(Path::new(name)),
+    }
+}
+
+/// The definition that a text is, without a single problem.
+pub(crate) fn parsed(
+    name: &str,
+    text: &str,
+    kinds: &BTreeMap<String, Arc<KindSpec>>,
+) -> Result<(WorkflowDef, Source), String> {
+    let refuse = |problems: Vec<flowrun_engine::diagnostic::Diagnostic>| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let parsed = definition::read(name, text, kinds).map_err(refuse)?;
+    if parsed.diagnostics.is_empty() { Ok((parsed.definition, parsed.source)) } else { Err(refuse(parsed.diagnostics)) }
 }
 
 /// A path that stays in the folder of the file that names it.

@@ -54,12 +54,12 @@ impl Origin {
     }
 
     /// The text of the workflow as it was run.
-    pub(crate) fn text(&self, store: &dyn Store) -> Option<String> {
+    pub fn text(&self, store: &dyn Store) -> Option<String> {
         text_of(self.definition?, store)
     }
 
     /// What diagnostics call the workflow, and where its calls are looked for.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         if self.reference.is_empty() { "workflow".to_owned() } else { self.reference.clone() }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flowrun_engine::cache::{Flights, Memo};
-use flowrun_engine::check::{Checked, check, check_text};
+use flowrun_engine::check::{Checked, Library, check, check_text};
 use flowrun_engine::definition::WorkflowDef;
 use flowrun_engine::diagnostic::Diagnostic;
 use flowrun_engine::event::Logged;
@@ -182,7 +182,17 @@ impl Flowrun {
     /// # Errors
     /// [`LoadError::Refused`] with every problem.
     pub fn check_text(&self, name: &str, text: &str) -> Result<(Checked, Source), LoadError> {
-        check_text(name, text, self.kinds.specs(), &Files).map_err(|refused| LoadError::Refused {
+        self.check_text_with(name, text, &Files)
+    }
+
+    /// The same with another place where calls are looked for.
+    pub(crate) fn check_text_with(
+        &self,
+        name: &str,
+        text: &str,
+        library: &dyn Library,
+    ) -> Result<(Checked, Source), LoadError> {
+        check_text(name, text, self.kinds.specs(), library).map_err(|refused| LoadError::Refused {
             diagnostics: refused.diagnostics,
             file: refused.source.map(Box::new),
         })

@@ -329,3 +329,25 @@ fn what_is_intact_of_a_damaged_database_is_still_there() {
     assert!(code(&checked) == 1 && stdout(&checked).contains("run `r2`"), "{}", stdout(&checked));
     assert!(stdout(&place.flowrun(&["runs"])).contains("  interrupted  "));
 }
+
+#[test]
+fn what_is_no_database_is_said_and_nothing_is_left_beside_it() {
+    let place = Place::new();
+    place.write("text.db", "a shopping list");
+    std::fs::create_dir(place.path().join("folder.db")).unwrap();
+    let before = std::fs::read_dir(place.path()).unwrap().count();
+    for (arguments, said, ends) in [
+        (&["runs", "check", "--db", "text.db"][..], "nothing can be read of it", 1),
+        (&["runs", "--db", "folder.db"], "it is no file", 2),
+        (&["resume", "--db", "folder.db"], "it is no file", 2),
+        (&["resume"], "there are no runs in `.flowrun/flowrun.db`", 2),
+        (&["answer", "last", "a", "b"], "there are no runs in `.flowrun/flowrun.db`", 2),
+        (&["replay", "last"], "there are no runs in `.flowrun/flowrun.db`", 2),
+        (&["resume", "--db", "text.db"], "is damaged: ", 2),
+    ] {
+        let output = place.flowrun(arguments);
+        let message = stderr(&output);
+        assert!(code(&output) == ends && message.contains(said), "{arguments:?}: {} {message}", code(&output));
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), before);
+}

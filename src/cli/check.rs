@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use flowrun_engine::check::Library;
 use flowrun_engine::diagnostic::Diagnostic;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::source::Source;
 
 use super::{InputArgs, REFUSED, cost, print, refuse, say};
+use crate::library::Files;
 use crate::trace::counted;
 use crate::{Flowrun, LoadError, library, report};
 
@@ -40,12 +42,17 @@ fn read(reference: &str) -> Result<(String, String), String> {
 /// Loads a workflow; problems are shown on standard error.
 pub(super) fn load(flowrun: &Flowrun, reference: &str) -> Result<Arc<Workflow>, ExitCode> {
     let (name, text) = read(reference).map_err(|problem| refuse(&problem))?;
-    load_text(flowrun, &name, &text)
+    load_text(flowrun, &name, &text, &Files)
 }
 
 /// The same for a text that is at hand.
-pub(super) fn load_text(flowrun: &Flowrun, name: &str, text: &str) -> Result<Arc<Workflow>, ExitCode> {
-    match flowrun.check_text(name, text) {
+pub(super) fn load_text(
+    flowrun: &Flowrun,
+    name: &str,
+    text: &str,
+    library: &dyn Library,
+) -> Result<Arc<Workflow>, ExitCode> {
+    match flowrun.check_text_with(name, text, library) {
         Ok((checked, source)) => {
             show(&checked.warnings, Some(&source));
             Ok(checked.workflow)

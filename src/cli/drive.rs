@@ -65,6 +65,16 @@ impl DriveArgs {
         durability_named(&self.durability)
     }
 
+    /// The database, to be written, where there must be one.
+    pub(super) fn open_with_runs(&self) -> Result<Arc<SqliteStore>, String> {
+        let path = self.place.path(configuration::file()?.db.as_deref());
+        if path.exists() {
+            self.open()
+        } else {
+            Err(format!("there are no runs in `{}`: there is no such file", path.display()))
+        }
+    }
+
     /// The database, to be written.
     pub(super) fn open(&self) -> Result<Arc<SqliteStore>, String> {
         let path = self.place.path(configuration::file()?.db.as_deref());

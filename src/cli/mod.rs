@@ -9,6 +9,7 @@ mod db;
 mod draw;
 mod drive;
 mod export;
+mod kept;
 mod library;
 mod models;
 mod people;
@@ -315,7 +316,19 @@ fn usage_error(error: clap::Error) -> ! {
     error.exit()
 }
 
+/// A file that may not grow any more is an error like a full disk, where the system would end the process.
+#[cfg(unix)]
+fn bear_full_files() {
+    let signal = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // Once it is listened to it stays so.
+    let _listening = tokio::signal::unix::signal(signal);
+}
+
+#[cfg(not(unix))]
+fn bear_full_files() {}
+
 async fn dispatch(command: Command) -> ExitCode {
+    bear_full_files();
     match command {
         Command::Ask { question, mut options } => {
             options.inputs.input.insert(0, format!("question={question}"));

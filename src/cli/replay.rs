@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueHint};
 use flowrun_engine::cache::Memo;
+use flowrun_engine::check::Library;
 use flowrun_engine::definition::ModelDef;
 use flowrun_engine::diagnostic::did_you_mean;
 use flowrun_engine::graph::Workflow;
@@ -14,8 +15,10 @@ use flowrun_engine::run::{RunOptions, RunOutcome};
 use serde_json::{Map, Value, json};
 
 use super::drive::{DriveArgs, Driven, Place, What, drive};
+use super::kept::Kept;
 use super::run::{inputs_over, usage};
 use super::{InputArgs, check, refuse};
+use crate::library::Files;
 use crate::render::clean;
 use crate::runs::{RunLog, Runs};
 use crate::store::SqliteStore;
@@ -47,7 +50,7 @@ pub(super) struct ReplayArgs {
 }
 
 pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
-    let opened = args.drive.open().and_then(|store| {
+    let opened = args.drive.open_with_runs().and_then(|store| {
         let runs = Runs::new(store.clone());
         let log = runs.load(&runs.find(wanted)?).map_err(|error| error.to_string())?;
         Ok((log, store))
@@ -146,7 +149,9 @@ fn changed_workflow(
         serde_yaml::to_string(&file).map_err(|error| format!("`{name}`: {error}"))
     });
     let text = changed.map_err(|problem| refuse(&problem))?;
-    Ok((check::load_text(&bare, &name, &text)?, models))
+    let then = Kept::then(origin, store);
+    let library: &dyn Library = if args.file.is_some() { &Files } else { &then };
+    Ok((check::load_text(&bare, &name, &text, library)?, models))
 }
 
 /// The node at `a/b` of a file.

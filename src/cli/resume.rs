@@ -17,6 +17,7 @@ use flowrun_engine::store::{RunInfo, Store};
 use serde_json::Value;
 
 use super::drive::{DriveArgs, Driven, Place, What, try_drive};
+use super::kept::Kept;
 use super::run::input_value;
 use super::{check, print, refuse, say};
 use crate::compare::{Line, changed_lines};
@@ -33,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn resume(wanted: &str, mut args: DriveArgs) -> ExitCode {
-    match args.open().and_then(|store| Ok((run_to_resume(wanted, &store)?, store))) {
+    match args.open_with_runs().and_then(|store| Ok((run_to_resume(wanted, &store)?, store))) {
         Ok((run, store)) => go_on(&run, store, &mut args).await.unwrap_or_else(|why| refuse(&why.to_string())),
         Err(problem) => refuse(&problem),
     }
@@ -147,7 +148,10 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<
         (Some(text), _) => text,
         (None, Some(kept)) => {
             if !is_replay && !["", "-"].contains(&origin.reference.as_str()) {
-                say(&format!("note: `{}` is not there any more; the run goes on as it was recorded", origin.reference));
+                say(&format!(
+                    "note: there is no `{}` in this folder any more; the run goes on as it was recorded",
+                    clean(&origin.reference)
+                ));
             }
             kept.clone()
         }
@@ -160,7 +164,8 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<
              --file FILE`"
         ));
     };
-    let workflow = check::load_text(&bare, &origin.name(), &text).inspect_err(|_| changed())?;
+    let library = if is_replay { Kept::then(origin, store) } else { Kept::now(origin, store) };
+    let workflow = check::load_text(&bare, &origin.name(), &text, &library).inspect_err(|_| changed())?;
     let began = began_with(run, store);
     if began.is_none_or(|began| began == workflow.hash) {
         return Ok(workflow);
@@ -213,7 +218,7 @@ fn difference(before: &str, now: &str) -> String {
 
 /// Answers a step of a run: through the process that drives it, else by driving it on.
 pub(super) async fn answer(wanted: &str, step: &str, text: &str, mut args: DriveArgs) -> ExitCode {
-    let opened = args.open().and_then(|store| Ok((Runs::new(store.clone()).find(wanted)?, store)));
+    let opened = args.open_with_runs().and_then(|store| Ok((Runs::new(store.clone()).find(wanted)?, store)));
     let (run, store) = match opened {
         Ok(opened) => opened,
         Err(problem) => return refuse(&problem),

@@ -5,12 +5,13 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use flowrun_engine::store::RunInfo;
+use flowrun_engine::store::{RunInfo, StoreError};
 use serde_json::{Value, json};
 
 use super::db::DbArgs;
 use super::units::{age, bytes, parse_age, rfc_3339, table, utc};
 use super::{print, refuse, say, show};
+use crate::SqliteStore;
 use crate::render::clean;
 use crate::runs::{RunSummary, Runs, now_ms};
 use crate::trace::{counted, duration, thousands};
@@ -239,6 +240,14 @@ fn meant(runs: &Runs, args: &PruneArgs) -> Result<Vec<Listed>, String> {
 }
 
 fn check(place: &DbArgs) -> Result<ExitCode, String> {
+    let path = place.path(crate::configuration::file()?.db.as_deref());
+    if let Err(StoreError::Damaged { place, detail }) = SqliteStore::open_to_read(&path) {
+        print(&format!("{}: {}\n", clean(&place), clean(&detail)));
+        say(
+            "nothing can be read of it: move it away, and the next run makes a new one, or take another with `--db FILE`",
+        );
+        return Ok(ExitCode::FAILURE);
+    }
     let runs = place.read()?;
     let damage = runs.store().damage().map_err(|error| error.to_string())?;
     if damage.is_empty() {

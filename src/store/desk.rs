@@ -85,7 +85,7 @@ impl Desk {
 
     /// Whether the thread has something to do.
     pub(super) fn is_busy(&self) -> bool {
-        self.shared.waiting.load(Ordering::Acquire) > 0
+        self.shared.idle_writer().is_none()
     }
 
     /// Something that is dropped only after all that was handed in before has been written.
@@ -96,13 +96,12 @@ impl Desk {
 
     /// Writes a transaction here and now, if somebody waits for it and nobody is before it, in this process or another one.
     fn at_once(&self, transaction: &Transaction, to: &Acknowledgement) -> Option<Result<(), StoreError>> {
-        let Shared { writer, waiting, detours } = &*self.shared;
+        let detours = &self.shared.detours;
         let one_less = |detours: u32| detours.checked_sub(1);
-        let is_free = to.is_awaited() && waiting.load(Ordering::Acquire) == 0;
-        if !is_free || detours.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+        if !to.is_awaited() || detours.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
             return None;
         }
-        let mut writer = writer.try_lock().ok()?;
+        let mut writer = self.shared.idle_writer()?;
         let began = Instant::now();
         let result = writer.keep_now(transaction);
         if began.elapsed() > LONG {
@@ -128,7 +127,9 @@ pub(super) struct HeldBack<T: Send + 'static> {
 impl<T: Send + 'static> Drop for HeldBack<T> {
     fn drop(&mut self) {
         let held = self.held.take();
-        if let Some(jobs) = self.jobs.upgrade() {
+        if self.shared.idle_writer().is_none()
+            && let Some(jobs) = self.jobs.upgrade()
+        {
             self.shared.send(&jobs, Job::Task(Box::new(move |_| drop(held))));
         }
     }
@@ -154,6 +155,14 @@ impl Shared {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The writer, if nobody has anything for it to do.
+    fn idle_writer(&self) -> Option<MutexGuard<'_, Writer>> {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        self.writer.try_lock().ok()
+    }
+
     /// Works until nobody can ask any more.
     fn serve(&self, jobs: &Receiver<Job>) {
         let mut held = None;
@@ -161,8 +170,10 @@ impl Shared {
         while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
             match job {
                 Job::Task(task) => {
-                    task(&mut self.writer());
+                    let mut writer = self.writer();
+                    // Whoever gets an answer finds nobody before it.
                     self.waiting.fetch_sub(1, Ordering::AcqRel);
+                    task(&mut writer);
                 }
                 Job::Append(transaction, acknowledgement) => {
                     if crowded {

@@ -44,6 +44,17 @@ impl Locks {
         Self(PathBuf::from(name))
     }
 
+    /// Whether there is their folder.
+    pub(super) fn exist(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// Removes their folder, unless somebody drives a run.
+    pub(super) fn remove(&self) {
+        // What stays is an empty folder.
+        let _stays = fs::remove_file(self.0.join(".gate")).and_then(|()| fs::remove_dir(&self.0));
+    }
+
     /// Keeps all others who ask for it waiting until it is dropped.
     pub(super) fn gate(&self) -> Result<File, StoreError> {
         let path = self.0.join(".gate");

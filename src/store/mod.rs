@@ -63,8 +63,10 @@ impl SqliteStore {
     /// [`StoreError::ReadOnly`], [`StoreError::Full`], [`StoreError::Format`] for a file of a newer program, [`StoreError::Damaged`] for
     /// one that is no store, [`StoreError::Medium`] for the rest.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, StoreError> {
+        must_be_a_file(path)?;
         make_folder(path)?;
         let mut store = Self::of(path, durability, false);
+        let is_first = !store.locks.exist();
         let connection = {
             // One at a time: whoever makes the file makes all of it.
             let _gate = store.locks.gate()?;
@@ -73,7 +75,13 @@ impl SqliteStore {
                 schema::migrate(&mut connection, path)?;
                 Ok(connection)
             });
-            migrated.map_err(|trouble| trouble.at(path))?
+            migrated.map_err(|trouble| {
+                if is_first {
+                    // What is no store keeps nothing of this one.
+                    store.locks.remove();
+                }
+                trouble.at(path)
+            })?
         };
         let desk = Desk::new(Writer::new(connection, path.to_owned()));
         store.desk = Some(desk.map_err(|error| of_system(path, &error))?);
@@ -85,6 +93,7 @@ impl SqliteStore {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        must_be_a_file(path)?;
         let store = Self::of(path, Durability::default(), true);
         store.readers.read(|_| Ok(()))?;
         Ok(store)
@@ -163,6 +172,14 @@ impl SqliteStore {
             None if behind => self.read(find),
             found => Ok(found),
         }
+    }
+}
+
+fn must_be_a_file(path: &Path) -> Result<(), StoreError> {
+    let (place, detail) = (path.display().to_string(), "it is no file".to_owned());
+    match fs::metadata(path) {
+        Ok(there) if !there.is_file() => Err(StoreError::ReadOnly { place, detail }),
+        _ => Ok(()),
     }
 }
 

@@ -126,3 +126,41 @@ fn a_run_does_not_go_on_as_another_workflow() {
     let resumed = bench.flowrun(&["resume", "last", "--json", "--no-input"]);
     assert_eq!((code(&resumed), &outcome(&resumed)["output"][0]), (0, &json!("well")), "{}", stderr(&resumed));
 }
+
+#[test]
+fn a_replay_calls_what_was_called_then() {
+    let case = Case::new(
+        "flowrun: 1\nnodes:\n  a: {workflow: ./inner.yaml}\n  ask: {kind: human, prompt: \"{{ a }}?\"}\noutput: [a, ask]\n",
+    );
+    let bench = Bench::new(&case, Server::open(&[]));
+    bench.place.write("inner.yaml", "flowrun: 1\nnodes:\n  b: {prompt: inside}\noutput: b\n");
+    let begun = bench.begin().output().unwrap();
+    assert_eq!(code(&begun), 5, "{}", stderr(&begun));
+    std::fs::remove_file(bench.place.path().join("inner.yaml")).unwrap();
+    let answered = bench.flowrun(&["answer", "last", "ask", "well"]);
+    assert_eq!(code(&answered), 0, "what is not there any more is as it was: {}", stderr(&answered));
+    bench.place.write("inner.yaml", "flowrun: 1\nnodes:\n  b: {prompt: elsewhere}\noutput: b\n");
+    let replayed = bench.flowrun(&["replay", "last", "--json", "--quiet", "--correct", "ask=so"]);
+    assert_eq!((code(&replayed), &outcome(&replayed)["output"][1]), (0, &json!("so")), "{}", stderr(&replayed));
+    let changed = bench.flowrun(&["replay", "last", "--file", "w.yaml", "--json", "--quiet", "--correct", "ask=so"]);
+    assert_eq!(code(&changed), 0, "{}", stderr(&changed));
+    let calls = bench.server.calls();
+    assert_eq!((calls.get("inside"), calls.get("elsewhere")), (Some(&1), Some(&1)), "{calls:?}");
+}
+
+#[test]
+fn a_replay_of_another_file_goes_on_as_that_file() {
+    let case = Case::new("flowrun: 1\nnodes:\n  a: {prompt: here}\noutput: a\n");
+    let bench = Bench::new(&case, Server::open(&[]));
+    assert_eq!(code(&bench.begin().output().unwrap()), 0);
+    std::fs::create_dir(bench.place.path().join("other")).unwrap();
+    bench.place.write("other/inner.yaml", "flowrun: 1\nnodes:\n  b: {prompt: inside}\noutput: b\n");
+    bench.place.write(
+        "other/new.yaml",
+        "flowrun: 1\nnodes:\n  ask: {kind: human, prompt: \"Well?\"}\n  a: {workflow: inner.yaml, needs: [ask]}\noutput: [ask, a]\n",
+    );
+    let replayed = bench.flowrun(&["replay", "last", "--file", "other/new.yaml", "--no-input"]);
+    assert_eq!(code(&replayed), 5, "{}", stderr(&replayed));
+    let answered = bench.flowrun(&["answer", "last", "ask", "well", "--json", "--quiet"]);
+    assert_eq!((code(&answered), &outcome(&answered)["output"][0]), (0, &json!("well")), "{}", stderr(&answered));
+}
