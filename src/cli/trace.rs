@@ -34,7 +34,7 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
     let mut tree = Trace::new(&log.events);
     tree.look_up(|hash| log.value(hash));
     let savings = tree.savings();
-    tree.until_us = log.running_us.unwrap_or(tree.until_us);
+    log.running_us.into_iter().for_each(|running_us| tree.go_on_until(running_us));
     if let Some(step) = step {
         let Some(at) = tree.steps.iter().position(|known| known.path == step) else {
             let near = flowrun_engine::diagnostic::did_you_mean(step, tree.steps.iter().map(|step| step.path.as_str()));
