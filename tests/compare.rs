@@ -93,12 +93,57 @@ fn a_step_says_why_it_was_skipped_what_it_asked_and_who_paid() {
     assert_eq!(hit["attempts"], serde_json::json!([]));
     let off = stdout(&place.flowrun(&["explain", "last", "o"]));
     assert!(off.contains("it asked the same\n"), "{off}");
-    assert!(off.contains("no answer was looked for: `cache` is off for it"), "{off}");
+    assert!(off.contains("no answer was looked for: the node says `cache: off`\n"), "{off}");
     place.run(&["w.yaml", "--input", "word=z", "--fresh"]);
     let fresh = stdout(&place.flowrun(&["explain", "last", "d"])).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(fresh.contains("it asked the same: this run was told to read none (`--fresh`)"), "{fresh}");
     let wrong = place.flowrun(&["explain", "last", "bb"]);
     assert!(code(&wrong) == 2 && stderr(&wrong).contains("did you mean `b`?"), "{}", stderr(&wrong));
+}
+
+/// A run with a computed step and a replay in which that step and one that asks were set by hand; gives both ids.
+fn corrected(place: &Place) -> [String; 2] {
+    place.write(
+        "c.yaml",
+        "flowrun: 1\nnodes:\n  a: {prompt: \"first\"}\n  b: {prompt: \"again\"}\n  t: {calc: \"{a} * 3\"}\noutput: [b, t]\n",
+    );
+    place.write("replies.yaml", "- {match: '', reply: '5'}\n");
+    let id = |output: &Output| json(output)["run"].as_str().unwrap().to_owned();
+    let first = id(&place.run(&["c.yaml", "--json"]));
+    let second = id(&place.flowrun(&["replay", &first, "--correct", "t=9", "--correct", "b=seven", "--json"]));
+    [first, second]
+}
+
+#[test]
+fn who_was_corrected_says_so_and_names_what_it_takes_the_place_of() {
+    let place = place();
+    let [first, _] = corrected(&place);
+    for step in ["t", "b"] {
+        let text = stdout(&place.flowrun(&["explain", "last", step]));
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let set =
+            format!("its value was set by hand (`--correct`), in place of what `{step}` came to in the run {first}");
+        assert!(words.contains(&set), "{text}");
+        assert!(!text.contains("computed from what is there"), "{text}");
+        let found = &json(&place.flowrun(&["explain", "last", step, "--json"]))["found"];
+        assert_eq!((&found["word"], &found["step"]), (&"corrected".into(), &step.into()));
+    }
+    let computed = stdout(&place.flowrun(&["explain", &first, "t"]));
+    assert!(computed.contains("it is computed from what is there and costs nothing"), "{computed}");
+}
+
+#[test]
+fn a_correction_is_no_luck_and_no_answer_that_was_found() {
+    let place = place();
+    let [first, second] = corrected(&place);
+    let text = stdout(&place.flowrun(&["diff", &first, &second]));
+    assert!(text.contains("its value in the second run was set by hand (a correction)\n"), "{text}");
+    assert!(!text.contains("was answered otherwise"), "{text}");
+    let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{text}"));
+    assert!(row("~ t ").ends_with("- → corrected") && row("~ b ").ends_with("→ corrected"), "{text}");
+    assert!(text.contains("1 answer found, which saved 1 call"), "{text}");
+    let step = stdout(&place.flowrun(&["diff", &second, &first, "t"]));
+    assert!(step.contains("its value in the first run was set by hand"), "{step}");
 }
 
 #[test]

@@ -106,11 +106,26 @@ fn first(text: &mut String, difference: &Difference, shown: Shown) {
         _ => format!("differs in its {}", step.map(|step| step.changed.join(", ")).unwrap_or_default()),
     };
     let _ = writeln!(text, "\nfirst difference: step `{}` {what}", clean(first));
-    text.push_str(step.filter(|step| is_luck(step)).map_or("", |_| "  it asked the same and was answered otherwise\n"));
+    text.push_str(&step.map(why_otherwise).unwrap_or_default());
     for change in &difference.first_changes {
         let _ = writeln!(text, "  {}", change.what);
         parts(text, &change.parts, "    ", shown);
     }
+}
+
+/// Why a value is another one where nothing that was asked tells: it was set, or it is luck.
+fn why_otherwise(step: &StepDifference) -> String {
+    let is_set = |side: &Option<StepSide>| {
+        side.as_ref().and_then(|side| side.found.as_ref()).is_some_and(|found| found.is_corrected())
+    };
+    let where_set = match (is_set(&step.a), is_set(&step.b)) {
+        (true, true) => "both runs",
+        (true, false) => "the first run",
+        (false, true) => "the second run",
+        (false, false) if is_luck(step) => return "  it asked the same and was answered otherwise\n".to_owned(),
+        (false, false) => return String::new(),
+    };
+    format!("  its value in {where_set} was set by hand (a correction)\n")
 }
 
 /// Whether a step that asked the same came to something else.
@@ -225,7 +240,7 @@ fn one_step(a: &RunLog, b: &RunLog, step: &StepDifference, shown: Shown) -> Stri
         let took = side.took_ms.map(|ms| format!(", {}", duration(1_000 * ms))).unwrap_or_default();
         let _ = writeln!(text, "  {}  {}, {}{took}", log.info.id, side.state, paid(side));
     }
-    text.push_str(if is_luck(step) { "  it asked the same and was answered otherwise\n" } else { "" });
+    text.push_str(&why_otherwise(step));
     for change in step_changes(a, b, &step.step) {
         let _ = writeln!(text, "\n{}", change.what);
         parts(&mut text, &change.parts, "  ", shown);

@@ -161,7 +161,8 @@ fn stands_in(history: &History<'_>, path: &str) -> Vec<Said> {
 /// The attempts of a step, and why each was followed by another.
 fn attempts(reasons: &Reasons<'_>, path: &str) -> Vec<Said> {
     let mut said: Vec<Said> = Vec::new();
-    let mut open: Option<(u64, &Logged)> = None;
+    let mut open: Option<(u64, u64, &Logged)> = None;
+    let history = reasons.history;
     let error = |event: &Logged| {
         let error = event.line.get("error")?;
         Some((
@@ -170,30 +171,31 @@ fn attempts(reasons: &Reasons<'_>, path: &str) -> Vec<Said> {
             error["class"].as_str()?.to_owned(),
         ))
     };
-    for event in reasons.events(path) {
+    for at in history.step(path).into_iter().flat_map(|step| &step.events) {
+        let (event, now_us) = (&history.log.events[*at], history.times_us[*at]);
         match event.kind.as_str() {
             "started" => {
-                if let Some((number, started)) = open {
+                if let Some((number, _, started)) = open {
                     let text = format!("attempt {number} was cut off: whoever drove the run was gone");
                     said.push(Said { text, log: vec![started.sequence] });
                 }
-                open = event.line["attempt"].as_u64().map(|number| (number, event));
+                open = event.line["attempt"].as_u64().map(|number| (number, now_us, event));
             }
             "settled" | "timer" | "ended" => {
-                let Some((number, started)) =
+                let Some((number, began_us, started)) =
                     open.filter(|_| event.kind != "timer" || event.text("timer") == Some("timeout"))
                 else {
                     continue;
                 };
                 open = None;
-                let took = duration(event.time_us.saturating_sub(started.time_us));
+                let took = duration(now_us.saturating_sub(began_us));
                 let how = match (event.kind.as_str(), error(event)) {
                     ("timer", _) => "ran out of time".to_owned(),
                     (_, Some((message, code, _))) => format!("failed: {message} ({code})"),
                     ("ended", None) if event.text("state") == Some("cancelled") => "was cancelled".to_owned(),
                     _ => "gave an answer".to_owned(),
                 };
-                let text = format!("attempt {number} began at {} and after {took} it {how}", duration(started.time_us));
+                let text = format!("attempt {number} began at {} and after {took} it {how}", duration(began_us));
                 said.push(Said { text, log: vec![started.sequence, event.sequence] });
             }
             "backoff" => {
@@ -203,19 +205,19 @@ fn attempts(reasons: &Reasons<'_>, path: &str) -> Vec<Said> {
                 said.push(Said { text, log: vec![event.sequence] });
             }
             "suspended" => {
-                let text = format!("a person was asked at {}", duration(event.time_us));
+                let text = format!("a person was asked at {}", duration(now_us));
                 said.push(Said { text, log: vec![event.sequence] });
             }
             "answered" => {
-                let text = format!("the answer came at {}", duration(event.time_us));
+                let text = format!("the answer came at {}", duration(now_us));
                 said.push(Said { text, log: vec![event.sequence] });
             }
             _ => {}
         }
     }
-    if let Some((number, started)) = open {
-        let how = if reasons.history.log.running_us.is_some() { "is running" } else { "was cut off" };
-        let text = format!("attempt {number} began at {} and {how}", duration(started.time_us));
+    if let Some((number, began_us, started)) = open {
+        let how = if history.log.running_us.is_some() { "is running" } else { "was cut off" };
+        let text = format!("attempt {number} began at {} and {how}", duration(began_us));
         said.push(Said { text, log: vec![started.sequence] });
     }
     said
