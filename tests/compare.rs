@@ -146,6 +146,45 @@ fn a_correction_is_no_luck_and_no_answer_that_was_found() {
     assert!(step.contains("its value in the first run was set by hand"), "{step}");
 }
 
+/// A loop of `next`, a step after it, and one that is skipped.
+const LOOP: &str = r#"
+flowrun: 1
+nodes:
+  bk: {prompt: "go {{ last.j | default('') }}"}
+  j: {prompt: "judge {{ bk }}", next: [{when: "this == 'bad'", to: bk, max: 1}, {to: fin}]}
+  fin: {prompt: "end {{ bk }}"}
+  sk: {when: "fin == 'never'", prompt: "skipped"}
+output: [fin, sk | default('none')]
+"#;
+
+/// A place with a run of that.
+fn looped() -> Place {
+    let place = Place::new();
+    place.write("l.yaml", LOOP);
+    place.write("replies.yaml", "- {match: judge, reply: bad}\n- {match: '', reply: two}\n");
+    assert_eq!(code(&place.run(&["l.yaml", "-q"])), 0);
+    place
+}
+
+#[test]
+fn a_correction_that_no_step_takes_is_told_or_refused() {
+    let place = looped();
+    for of in ["loop(bk)", "loop(bk)#0"] {
+        let refused = place.flowrun(&["replay", "last", "--correct", &format!("{of}=x")]);
+        let said = stderr(&refused);
+        assert!(code(&refused) == 2 && said.contains(&format!("`{of}` stands for a loop")), "{said}");
+        assert!(said.contains("help: correct one of the steps inside it, such as `bk#0`"), "{said}");
+    }
+    let replayed = place.flowrun(&["replay", "last", "--correct", "sk=hey", "--correct", "bk#0=three"]);
+    let said = stderr(&replayed);
+    assert!(said.contains("note: the correction of `sk` had no effect: the step was skipped\n"), "{said}");
+    assert!(code(&replayed) == 0 && said.matches("had no effect").count() == 1, "{said}");
+    // What was set for that run is set for this one too.
+    let report = json(&place.flowrun(&["replay", "last", "--json"]));
+    let expected = serde_json::json!([{"step": "sk", "why": "the step was skipped"}]);
+    assert_eq!(report["replay"]["without_effect"], expected);
+}
+
 #[test]
 fn another_model_is_a_part_of_the_key_that_changed() {
     let place = place();

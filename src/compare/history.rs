@@ -113,7 +113,9 @@ impl<'a> History<'a> {
         }
         let origin = Origin::of(&log.info);
         for (path, value) in &origin.corrections {
-            if let Some(step) = steps.get_mut(path.as_str()) {
+            // What stands for a loop of `next` gives nothing that others read.
+            let step = steps.get_mut(path.as_str()).filter(|_| !node_name(path).starts_with("loop("));
+            if let Some(step) = step {
                 step.corrected(path, value, log);
             }
         }
