@@ -175,7 +175,9 @@ fn a_correction_that_no_step_takes_is_told_or_refused() {
         assert!(code(&refused) == 2 && said.contains(&format!("`{of}` stands for a loop")), "{said}");
         assert!(said.contains("help: correct one of the steps inside it, such as `bk#0`"), "{said}");
     }
-    let replayed = place.flowrun(&["replay", "last", "--correct", "sk=hey", "--correct", "bk#0=three"]);
+    let refused = place.flowrun(&["replay", "last", "--correct", "bk=x"]);
+    assert!(code(&refused) == 2 && stderr(&refused).contains("has no step `bk`; did you mean `bk#0` or `bk#1`?"));
+    let replayed = place.flowrun(&["replay", "last", "--correct", "sk=hey", "--correct", "loop(bk)#0/bk=three"]);
     let said = stderr(&replayed);
     assert!(said.contains("note: the correction of `sk` had no effect: the step was skipped\n"), "{said}");
     assert!(code(&replayed) == 0 && said.matches("had no effect").count() == 1, "{said}");
@@ -183,6 +185,26 @@ fn a_correction_that_no_step_takes_is_told_or_refused() {
     let report = json(&place.flowrun(&["replay", "last", "--json"]));
     let expected = serde_json::json!([{"step": "sk", "why": "the step was skipped"}]);
     assert_eq!(report["replay"]["without_effect"], expected);
+}
+
+#[test]
+fn a_node_of_a_loop_is_found_by_its_pass_and_as_it_is_drawn() {
+    let place = looped();
+    for command in ["explain", "trace"] {
+        let refused = place.flowrun(&[command, "last", "bk"]);
+        let said = stderr(&refused);
+        assert!(code(&refused) == 2 && said.contains("has no step `bk`; did you mean `bk#0` or `bk#1`?"), "{said}");
+        let refused = place.flowrun(&[command, "last", "loop(bk)#7/bk"]);
+        assert!(code(&refused) == 2 && stderr(&refused).contains("did you mean `bk#0` or `bk#1`?"));
+        for drawn in ["bk#1", "loop(bk)#1/bk", "loop(bk)/#1/bk"] {
+            let shown = place.flowrun(&[command, "last", drawn]);
+            assert!(code(&shown) == 0 && stdout(&shown).contains("bk"), "{drawn}: {}", stderr(&shown));
+        }
+    }
+    let drawn = stdout(&place.flowrun(&["explain", "last", "loop(bk)#1/bk"]));
+    assert!(drawn.starts_with("step `bk#1` (llm) of the run"), "{drawn}");
+    let both = stdout(&place.flowrun(&["diff", "last", "last", "loop(bk)#1/bk"]));
+    assert!(both.starts_with("step `bk#1`: the same in both runs"), "{both}");
 }
 
 #[test]

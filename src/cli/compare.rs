@@ -45,14 +45,13 @@ pub(super) fn diff(a: &str, b: &str, step: Option<&str>, json: bool, all: bool, 
         Ok(loaded) => loaded,
         Err(problem) => return refuse(&problem),
     };
-    if let Some(step) = step
-        && let Err(problem) = find_step(&[&a, &b], step)
-    {
-        return refuse(&clean(&problem.to_string()));
-    }
+    let step = match step.map(|step| find_step(&[&a, &b], step)).transpose() {
+        Ok(step) => step,
+        Err(problem) => return refuse(&clean(&problem.to_string())),
+    };
     let difference = Difference::of(&a, &b);
     let shown = Shown { all, width: width() };
-    let (text, differs) = match step.and_then(|step| difference.step(step)) {
+    let (text, differs) = match step.and_then(|step| difference.step(&step)) {
         Some(step) if json => (json_step(&a, &b, step), step.kind != Kind::Same),
         Some(step) => (one_step(&a, &b, step, shown), step.kind != Kind::Same),
         None if json => (json_line(&difference), !difference.same_outcome),

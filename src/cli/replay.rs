@@ -18,6 +18,7 @@ use super::corrections::Watched;
 use super::drive::{DriveArgs, Driven, Place, What, drive};
 use super::run::{inputs_over, usage};
 use super::{InputArgs, check, refuse};
+use crate::compare::{find_step, node_name};
 use crate::render::clean;
 use crate::runs::{RunLog, Runs};
 use crate::store::SqliteStore;
@@ -209,14 +210,15 @@ fn corrections(given: &[String], log: &RunLog) -> Result<BTreeMap<String, Value>
         let (step, text) = pair.split_once('=').ok_or_else(|| {
             format!("`--correct {pair}`: a correction is written STEP=VALUE, such as `facts[2]=Lisbon`")
         })?;
-        let paths: std::collections::BTreeSet<&str> = log.events.iter().map(|event| event.step.as_str()).collect();
-        if !paths.contains(step) || step.is_empty() {
-            let near =
-                did_you_mean(step, paths.iter().copied()).map(|near| format!("; did you mean `{}`?", clean(near)));
-            let help = near.unwrap_or_else(|| format!("; `flowrun trace {}` shows them", log.info.id));
-            return Err(format!("`--correct`: the run had no step `{}`{help}", clean(step)));
-        }
-        if crate::compare::node_name(step).starts_with("loop(") {
+        let step = &*find_step(&[log], step).map_err(|unknown| {
+            let help = if unknown.near.is_empty() {
+                format!("\nhelp: `flowrun trace {}` shows them", log.info.id)
+            } else {
+                String::new()
+            };
+            format!("`--correct`: {}{help}", clean(&unknown.to_string()))
+        })?;
+        if node_name(step).starts_with("loop(") {
             let within = |event: &&Logged| event.text("in").is_some_and(|pass| pass.starts_with(step));
             let inner = log.events.iter().find(within).map(|event| format!(", such as `{}`", clean(&event.step)));
             return Err(format!(

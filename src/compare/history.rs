@@ -138,6 +138,13 @@ impl<'a> History<'a> {
         self.steps.get(path)
     }
 
+    /// How many items a map has, where that is decided.
+    pub(super) fn items(&self, map: &str) -> Option<u64> {
+        let events = self.step(map).into_iter().flat_map(|step| &step.events).map(|at| &self.log.events[*at]);
+        let items = events.filter(|event| event.kind == "decided" && event.text("field") == Some("items"));
+        items.last().and_then(|event| event.line["count"].as_u64())
+    }
+
     /// The step around a step; `None` for the root.
     pub fn parent<'b>(&'b self, path: &'b str) -> Option<&'b str> {
         let around = self.step(path).and_then(|step| step.around.as_deref());

@@ -7,6 +7,7 @@
 //! [`Trace::tree`], [`Trace::timeline`] and [`Trace::chrome`] show it.
 
 mod chrome;
+mod find;
 mod found;
 mod timeline;
 mod tree;

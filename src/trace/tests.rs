@@ -293,6 +293,19 @@ fn passes_nest_by_what_the_log_says_of_them() {
         |name: &str| slices["traceEvents"].as_array().unwrap().iter().find(|event| event["name"] == name).unwrap();
     assert_eq!(named("draft#1")["tid"], named("loop(draft)")["tid"], "one inside the other");
     assert_eq!(named("loop(draft)")["args"]["notes"][0], "left in pass #1");
+    let found = |text: &str| trace.find(text).map(|at| trace.steps[at].path.as_str());
+    for (text, path) in [
+        ("draft#1", Some("draft#1")),
+        ("loop(draft)#1/draft", Some("draft#1")),
+        ("loop(draft)/#1/judge/a", Some("judge#1/a")),
+        ("loop(draft)#1/loop(cell)/#0", Some("loop(cell)#1#0")),
+        ("loop(draft)#1/dra", None),
+        ("loop(draft)#1draft", None),
+        ("draft", None),
+        ("", None),
+    ] {
+        assert_eq!(found(text), path, "{text}");
+    }
 }
 
 #[test]
