@@ -141,8 +141,8 @@ impl<'a> History<'a> {
     /// How many items a map has, where that is decided.
     pub(super) fn items(&self, map: &str) -> Option<u64> {
         let events = self.step(map).into_iter().flat_map(|step| &step.events).map(|at| &self.log.events[*at]);
-        let items = events.filter(|event| event.kind == "decided" && event.text("field") == Some("items"));
-        items.last().and_then(|event| event.line["count"].as_u64())
+        let mut items = events.filter(|event| event.kind == "decided" && event.text("field") == Some("items"));
+        items.next_back().and_then(|event| event.line["count"].as_u64())
     }
 
     /// The step around a step; `None` for the root.
