@@ -93,12 +93,118 @@ fn a_step_says_why_it_was_skipped_what_it_asked_and_who_paid() {
     assert_eq!(hit["attempts"], serde_json::json!([]));
     let off = stdout(&place.flowrun(&["explain", "last", "o"]));
     assert!(off.contains("it asked the same\n"), "{off}");
-    assert!(off.contains("no answer was looked for: `cache` is off for it"), "{off}");
+    assert!(off.contains("no answer was looked for: the node says `cache: off`\n"), "{off}");
     place.run(&["w.yaml", "--input", "word=z", "--fresh"]);
     let fresh = stdout(&place.flowrun(&["explain", "last", "d"])).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(fresh.contains("it asked the same: this run was told to read none (`--fresh`)"), "{fresh}");
     let wrong = place.flowrun(&["explain", "last", "bb"]);
     assert!(code(&wrong) == 2 && stderr(&wrong).contains("did you mean `b`?"), "{}", stderr(&wrong));
+}
+
+/// A run with a computed step and a replay in which that step and one that asks were set by hand; gives both ids.
+fn corrected(place: &Place) -> [String; 2] {
+    place.write(
+        "c.yaml",
+        "flowrun: 1\nnodes:\n  a: {prompt: \"first\"}\n  b: {prompt: \"again\"}\n  t: {calc: \"{a} * 3\"}\noutput: [b, t]\n",
+    );
+    place.write("replies.yaml", "- {match: '', reply: '5'}\n");
+    let id = |output: &Output| json(output)["run"].as_str().unwrap().to_owned();
+    let first = id(&place.run(&["c.yaml", "--json"]));
+    let second = id(&place.flowrun(&["replay", &first, "--correct", "t=9", "--correct", "b=seven", "--json"]));
+    [first, second]
+}
+
+#[test]
+fn who_was_corrected_says_so_and_names_what_it_takes_the_place_of() {
+    let place = place();
+    let [first, _] = corrected(&place);
+    for step in ["t", "b"] {
+        let text = stdout(&place.flowrun(&["explain", "last", step]));
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let set =
+            format!("its value was set by hand (`--correct`), in place of what `{step}` came to in the run {first}");
+        assert!(words.contains(&set), "{text}");
+        assert!(!text.contains("computed from what is there"), "{text}");
+        let found = &json(&place.flowrun(&["explain", "last", step, "--json"]))["found"];
+        assert_eq!((&found["word"], &found["step"]), (&"corrected".into(), &step.into()));
+    }
+    let computed = stdout(&place.flowrun(&["explain", &first, "t"]));
+    assert!(computed.contains("it is computed from what is there and costs nothing"), "{computed}");
+}
+
+#[test]
+fn a_correction_is_no_luck_and_no_answer_that_was_found() {
+    let place = place();
+    let [first, second] = corrected(&place);
+    let text = stdout(&place.flowrun(&["diff", &first, &second]));
+    assert!(text.contains("its value in the second run was set by hand (a correction)\n"), "{text}");
+    assert!(!text.contains("was answered otherwise"), "{text}");
+    let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{text}"));
+    assert!(row("~ t ").ends_with("- → corrected") && row("~ b ").ends_with("→ corrected"), "{text}");
+    assert!(text.contains("1 answer found, which saved 1 call"), "{text}");
+    let step = stdout(&place.flowrun(&["diff", &second, &first, "t"]));
+    assert!(step.contains("its value in the first run was set by hand"), "{step}");
+}
+
+/// A loop of `next`, a step after it, and one that is skipped.
+const LOOP: &str = r#"
+flowrun: 1
+nodes:
+  bk: {prompt: "go {{ last.j | default('') }}"}
+  j: {prompt: "judge {{ bk }}", next: [{when: "this == 'bad'", to: bk, max: 1}, {to: fin}]}
+  fin: {prompt: "end {{ bk }}"}
+  sk: {when: "fin == 'never'", prompt: "skipped"}
+output: [fin, sk | default('none')]
+"#;
+
+/// A place with a run of that.
+fn looped() -> Place {
+    let place = Place::new();
+    place.write("l.yaml", LOOP);
+    place.write("replies.yaml", "- {match: judge, reply: bad}\n- {match: '', reply: two}\n");
+    assert_eq!(code(&place.run(&["l.yaml", "-q"])), 0);
+    place
+}
+
+#[test]
+fn a_correction_that_no_step_takes_is_told_or_refused() {
+    let place = looped();
+    for of in ["loop(bk)", "loop(bk)#0"] {
+        let refused = place.flowrun(&["replay", "last", "--correct", &format!("{of}=x")]);
+        let said = stderr(&refused);
+        assert!(code(&refused) == 2 && said.contains(&format!("`{of}` stands for a loop")), "{said}");
+        assert!(said.contains("help: correct one of the steps inside it, such as `bk#0`"), "{said}");
+    }
+    let refused = place.flowrun(&["replay", "last", "--correct", "bk=x"]);
+    assert!(code(&refused) == 2 && stderr(&refused).contains("has no step `bk`; did you mean `bk#0` or `bk#1`?"));
+    let replayed = place.flowrun(&["replay", "last", "--correct", "sk=hey", "--correct", "loop(bk)#0/bk=three"]);
+    let said = stderr(&replayed);
+    assert!(said.contains("note: the correction of `sk` had no effect: the step was skipped\n"), "{said}");
+    assert!(code(&replayed) == 0 && said.matches("had no effect").count() == 1, "{said}");
+    // What was set for that run is set for this one too.
+    let report = json(&place.flowrun(&["replay", "last", "--json"]));
+    let expected = serde_json::json!([{"step": "sk", "why": "the step was skipped"}]);
+    assert_eq!(report["replay"]["without_effect"], expected);
+}
+
+#[test]
+fn a_node_of_a_loop_is_found_by_its_pass_and_as_it_is_drawn() {
+    let place = looped();
+    for command in ["explain", "trace"] {
+        let refused = place.flowrun(&[command, "last", "bk"]);
+        let said = stderr(&refused);
+        assert!(code(&refused) == 2 && said.contains("has no step `bk`; did you mean `bk#0` or `bk#1`?"), "{said}");
+        let refused = place.flowrun(&[command, "last", "loop(bk)#7/bk"]);
+        assert!(code(&refused) == 2 && stderr(&refused).contains("did you mean `bk#0` or `bk#1`?"));
+        for drawn in ["bk#1", "loop(bk)#1/bk", "loop(bk)/#1/bk"] {
+            let shown = place.flowrun(&[command, "last", drawn]);
+            assert!(code(&shown) == 0 && stdout(&shown).contains("bk"), "{drawn}: {}", stderr(&shown));
+        }
+    }
+    let drawn = stdout(&place.flowrun(&["explain", "last", "loop(bk)#1/bk"]));
+    assert!(drawn.starts_with("step `bk#1` (llm) of the run"), "{drawn}");
+    let both = stdout(&place.flowrun(&["diff", "last", "last", "loop(bk)#1/bk"]));
+    assert!(both.starts_with("step `bk#1`: the same in both runs"), "{both}");
 }
 
 #[test]

@@ -102,6 +102,35 @@ fn a_run_is_shown_with_all_that_is_known_of_it() {
 }
 
 #[test]
+fn the_time_between_a_kill_and_whoever_went_on_is_nowhere() {
+    let place = Place::new();
+    let store = kept(&place);
+    begin(&store, "r1", 0);
+    let events = [
+        (0, r#""step":"w","type":"started","attempt":1"#),
+        (200_000, r#""step":"x","type":"ended","state":"succeeded""#),
+        (5_200_000, r#""type":"attached""#),
+        (5_200_000, r#""step":"w","type":"started","attempt":2"#),
+        (5_500_000, r#""step":"w","type":"ended","state":"succeeded""#),
+        (5_500_000, r#""type":"run_ended","status":"success","usage":{}"#),
+    ];
+    let line = |(at, (us, event)): (usize, &(u64, &str))| format!("{{\"v\":1,\"seq\":{at},\"us\":{us},{event}}}\n");
+    let lines = events.iter().enumerate().map(line).collect();
+    append(&store, Transaction { lines, ..transaction("r1", 0, &[], &[]) });
+    let tree = stdout(&place.flowrun(&["trace", "last"]));
+    assert!(
+        tree.starts_with("✓ w  500 ms  2 attempts") && tree.contains("0 tokens, 500 ms\ncritical path (*): 500 ms"),
+        "{tree}"
+    );
+    let timeline = stdout(&place.flowrun(&["trace", "last", "--format", "timeline"]));
+    assert!(timeline.contains("wall 500 ms; critical path 500 ms (100 %)"), "{timeline}");
+    let step = stdout(&place.flowrun(&["explain", "last", "w"]));
+    assert!(step.contains("attempt 2 began at 200 ms and after 300 ms it gave an answer"), "{step}");
+    let both = stdout(&place.flowrun(&["diff", "last", "last", "w"]));
+    assert!(both.contains("  r1  succeeded, -, 500 ms\n"), "{both}");
+}
+
+#[test]
 fn lists_are_as_short_as_they_are_wanted() {
     let place = Place::new();
     assert_eq!((stdout(&place.flowrun(&["runs"])).as_str(), database(&place).exists()), ("", false));

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use flowrun_engine::event::Usage;
 use flowrun_engine::graph::Graph;
+use flowrun_engine::store::Store;
 use serde_json::Value;
 
 use super::db::DbArgs;
+use super::kept::Kept;
 use super::{print, print_painted, refuse, width};
-use crate::Flowrun;
 use crate::compare::{
     Compared, Context, Difference, Explanation, Kind, Line, Part, RunSide, Said, StepDifference, StepSide,
     explain as reasons, find_step, step_changes,
@@ -18,6 +19,7 @@ use crate::compare::{
 use crate::render::{clean, columns, fit, visible, wrapped};
 use crate::runs::{RunLog, Runs};
 use crate::trace::{counted, duration};
+use crate::{Flowrun, Origin};
 
 /// Most columns of a name in a table.
 const NAME_MAX: usize = 40;
@@ -45,14 +47,13 @@ pub(super) fn diff(a: &str, b: &str, step: Option<&str>, json: bool, all: bool, 
         Ok(loaded) => loaded,
         Err(problem) => return refuse(&problem),
     };
-    if let Some(step) = step
-        && let Err(problem) = find_step(&[&a, &b], step)
-    {
-        return refuse(&clean(&problem.to_string()));
-    }
+    let step = match step.map(|step| find_step(&[&a, &b], step)).transpose() {
+        Ok(step) => step,
+        Err(problem) => return refuse(&clean(&problem.to_string())),
+    };
     let difference = Difference::of(&a, &b);
     let shown = Shown { all, width: width() };
-    let (text, differs) = match step.and_then(|step| difference.step(step)) {
+    let (text, differs) = match step.and_then(|step| difference.step(&step)) {
         Some(step) if json => (json_step(&a, &b, step), step.kind != Kind::Same),
         Some(step) => (one_step(&a, &b, step, shown), step.kind != Kind::Same),
         None if json => (json_line(&difference), !difference.same_outcome),
@@ -106,11 +107,26 @@ fn first(text: &mut String, difference: &Difference, shown: Shown) {
         _ => format!("differs in its {}", step.map(|step| step.changed.join(", ")).unwrap_or_default()),
     };
     let _ = writeln!(text, "\nfirst difference: step `{}` {what}", clean(first));
-    text.push_str(step.filter(|step| is_luck(step)).map_or("", |_| "  it asked the same and was answered otherwise\n"));
+    text.push_str(&step.map(why_otherwise).unwrap_or_default());
     for change in &difference.first_changes {
         let _ = writeln!(text, "  {}", change.what);
         parts(text, &change.parts, "    ", shown);
     }
+}
+
+/// Why a value is another one where nothing that was asked tells: it was set, or it is luck.
+fn why_otherwise(step: &StepDifference) -> String {
+    let is_set = |side: &Option<StepSide>| {
+        side.as_ref().and_then(|side| side.found.as_ref()).is_some_and(|found| found.is_corrected())
+    };
+    let where_set = match (is_set(&step.a), is_set(&step.b)) {
+        (true, true) => "both runs",
+        (true, false) => "the first run",
+        (false, true) => "the second run",
+        (false, false) if is_luck(step) => return "  it asked the same and was answered otherwise\n".to_owned(),
+        (false, false) => return String::new(),
+    };
+    format!("  its value in {where_set} was set by hand (a correction)\n")
 }
 
 /// Whether a step that asked the same came to something else.
@@ -225,7 +241,7 @@ fn one_step(a: &RunLog, b: &RunLog, step: &StepDifference, shown: Shown) -> Stri
         let took = side.took_ms.map(|ms| format!(", {}", duration(1_000 * ms))).unwrap_or_default();
         let _ = writeln!(text, "  {}  {}, {}{took}", log.info.id, side.state, paid(side));
     }
-    text.push_str(if is_luck(step) { "  it asked the same and was answered otherwise\n" } else { "" });
+    text.push_str(&why_otherwise(step));
     for change in step_changes(a, b, &step.step) {
         let _ = writeln!(text, "\n{}", change.what);
         parts(&mut text, &change.parts, "  ", shown);
@@ -350,7 +366,7 @@ pub(super) fn explain(wanted: &str, step: &str, json: bool, place: &DbArgs) -> E
         Ok(log) => log,
         Err(problem) => return refuse(&problem),
     };
-    let graph = graph_of(&log);
+    let graph = graph_of(&log, &**runs.store());
     let previous = || previous(&runs, &log);
     let context = Context { graph: graph.as_ref(), store: Some(&**runs.store()), previous: Some(&previous) };
     match reasons(&log, step, &context) {
@@ -363,11 +379,10 @@ pub(super) fn explain(wanted: &str, step: &str, json: bool, place: &DbArgs) -> E
 }
 
 /// The graph of the workflow that a run was of, as it was then; `None` if it was not kept, or reads another way today.
-fn graph_of(log: &RunLog) -> Option<Arc<Graph>> {
-    let origin = &log.info.origin;
-    let text = log.value(origin["definition"].as_str()?)?;
-    let name = origin["reference"].as_str().unwrap_or("<workflow>");
-    let (checked, _) = Flowrun::builder().build().check_text(name, text.as_str()?).ok()?;
+fn graph_of(log: &RunLog, store: &dyn Store) -> Option<Arc<Graph>> {
+    let origin = Origin::of(&log.info);
+    let (bare, library) = (Flowrun::builder().build(), Kept::then(&origin, store));
+    let (checked, _) = bare.check_text_with(&origin.name(), &origin.text(store)?, &library).ok()?;
     let started = log.events.iter().find(|event| event.kind == "run_started");
     let is_same = started.and_then(|event| event.text("workflow")) == Some(checked.workflow.hash.to_string().as_str());
     is_same.then(|| checked.workflow.graph.clone())

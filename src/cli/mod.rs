@@ -4,6 +4,7 @@ mod bench;
 mod cache;
 mod check;
 mod compare;
+mod corrections;
 mod cost;
 mod db;
 mod draw;

@@ -10,14 +10,17 @@ use flowrun_engine::cache::Memo;
 use flowrun_engine::check::Library;
 use flowrun_engine::definition::ModelDef;
 use flowrun_engine::diagnostic::did_you_mean;
+use flowrun_engine::event::Logged;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::run::{RunOptions, RunOutcome};
 use serde_json::{Map, Value, json};
 
+use super::corrections::Watched;
 use super::drive::{DriveArgs, Driven, Place, What, drive};
 use super::kept::Kept;
 use super::run::{inputs_over, usage};
 use super::{InputArgs, check, refuse};
+use crate::compare::{find_step, node_name};
 use crate::library::Files;
 use crate::render::clean;
 use crate::runs::{RunLog, Runs};
@@ -92,8 +95,10 @@ pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
         ..origin
     };
     let memo = Some(Arc::new(Memo::new(&log.info.id, &log.events, |hash| log.value(&hash.to_string()))));
-    let options =
+    let watched = Arc::new(Watched::new(&corrections));
+    let mut options =
         RunOptions { calls_max: origin.max_calls, fresh: args.fresh, memo, corrections, ..RunOptions::default() };
+    options.observers.add(watched.clone());
     let usage = usage(&workflow);
     let driven = Driven {
         workflow,
@@ -103,7 +108,7 @@ pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
         models,
         usage,
     };
-    drive(driven, &args.drive, |outcome, more| Some(compared(outcome, &log, corrected, more))).await
+    drive(driven, &args.drive, |outcome, more| Some(compared(outcome, &log, corrected, &watched, more))).await
 }
 
 /// Inputs that the changed workflow does not take any more are left out, unless they were given for it.
@@ -210,12 +215,22 @@ fn corrections(given: &[String], log: &RunLog) -> Result<BTreeMap<String, Value>
         let (step, text) = pair.split_once('=').ok_or_else(|| {
             format!("`--correct {pair}`: a correction is written STEP=VALUE, such as `facts[2]=Lisbon`")
         })?;
-        let paths: std::collections::BTreeSet<&str> = log.events.iter().map(|event| event.step.as_str()).collect();
-        if !paths.contains(step) || step.is_empty() {
-            let near =
-                did_you_mean(step, paths.iter().copied()).map(|near| format!("; did you mean `{}`?", clean(near)));
-            let help = near.unwrap_or_else(|| format!("; `flowrun trace {}` shows them", log.info.id));
-            return Err(format!("`--correct`: the run had no step `{}`{help}", clean(step)));
+        let step = &*find_step(&[log], step).map_err(|unknown| {
+            let help = if unknown.near.is_empty() {
+                format!("\nhelp: `flowrun trace {}` shows them", log.info.id)
+            } else {
+                String::new()
+            };
+            format!("`--correct`: {}{help}", clean(&unknown.to_string()))
+        })?;
+        if node_name(step).starts_with("loop(") {
+            let within = |event: &&Logged| event.text("in").is_some_and(|pass| pass.starts_with(step));
+            let inner = log.events.iter().find(within).map(|event| format!(", such as `{}`", clean(&event.step)));
+            return Err(format!(
+                "`--correct`: `{}` stands for a loop, whose value nothing reads\nhelp: correct one of the steps inside it{}",
+                clean(step),
+                inner.unwrap_or_default()
+            ));
         }
         let ended = log.events.iter().rev().find(|event| event.step == step && event.kind == "ended");
         let was = ended.and_then(|event| event.text("value")).and_then(|hash| log.value(hash));
@@ -241,12 +256,22 @@ fn changes(args: &ReplayArgs, node_models: &[String]) -> Vec<String> {
 }
 
 /// What a replay came to, beside the run that it replays.
-fn compared(outcome: &RunOutcome, log: &RunLog, corrected: bool, more: &mut Map<String, Value>) -> String {
+fn compared(
+    outcome: &RunOutcome,
+    log: &RunLog,
+    corrected: bool,
+    watched: &Watched,
+    more: &mut Map<String, Value>,
+) -> String {
     let ended = log.events.iter().rev().find(|event| event.kind == "run_ended");
     let before = ended.and_then(|event| event.text("output")).and_then(|hash| log.value(hash));
     let changed = before != outcome.output;
     let id = &log.info.id;
-    let replay = json!({"of": id, "output_changed": changed, "reused": outcome.reused.steps, "ran": outcome.steps});
+    let idle = watched.without_effect(outcome.status);
+    let without_effect: Vec<Value> = idle.iter().map(|(step, why)| json!({"step": step, "why": why})).collect();
+    let replay = json!({
+        "of": id, "output_changed": changed, "reused": outcome.reused.steps, "ran": outcome.steps, "without_effect": without_effect,
+    });
     more.insert("replay".to_owned(), replay);
     let usage = outcome.reused.usage;
     let tokens = counted(usage.prompt_tokens + usage.completion_tokens, "token");
@@ -260,5 +285,7 @@ fn compared(outcome: &RunOutcome, log: &RunLog, corrected: bool, more: &mut Map<
         (Some(_), true) => "the output is another one".to_owned(),
     };
     let (ran, reused) = (counted(outcome.steps, "step"), counted(outcome.reused.steps, "answer"));
-    format!("replayed {id}: {reused} taken over ({saved}), {ran} ran; {what}")
+    let note = |(step, why): &(&str, &str)| format!("note: the correction of `{}` had no effect: {why}\n", clean(step));
+    let notes: String = idle.iter().map(note).collect();
+    format!("{notes}replayed {id}: {reused} taken over ({saved}), {ran} ran; {what}")
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use crate::compare::find_step;
 use crate::render::{clean, visible, wrapped};
 use crate::runs::RunLog;
 use crate::trace::{Savings, Trace, TraceStep, counted, duration};
@@ -34,14 +35,12 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
     let mut tree = Trace::new(&log.events);
     tree.look_up(|hash| log.value(hash));
     let savings = tree.savings();
-    tree.until_us = log.running_us.unwrap_or(tree.until_us);
+    log.running_us.into_iter().for_each(|running_us| tree.go_on_until(running_us));
     if let Some(step) = step {
-        let Some(at) = tree.steps.iter().position(|known| known.path == step) else {
-            let near = flowrun_engine::diagnostic::did_you_mean(step, tree.steps.iter().map(|step| step.path.as_str()));
-            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            return refuse(&format!("the run has no step `{step}`{near}"));
-        };
-        tree.only(at);
+        match find_step(&[&log], step).map(|path| tree.find(&path)) {
+            Ok(at) => at.into_iter().for_each(|at| tree.only(at)),
+            Err(unknown) => return refuse(&clean(&unknown.to_string())),
+        }
     }
     let shown = tree.shown();
     if let Format::Jsonl = format {

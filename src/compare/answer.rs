@@ -19,6 +19,7 @@ use super::history::{Found, History, StepHistory, node_name};
 use super::parts::{Part, differing};
 use super::place::Place;
 use super::reasons::Said;
+use crate::Origin;
 use crate::runs::RunLog;
 use crate::trace::counted;
 
@@ -59,7 +60,9 @@ pub(super) fn of(history: &History<'_>, path: &str, place: Option<&Place>, conte
     };
     let mut answer = Answer::default();
     if let Some(found) = &step.found {
-        answer.said.push(said(who_paid(found, &history.log.info.id), &[decided, settled]));
+        let text =
+            if found.is_corrected() { who_set(history.log, path) } else { who_paid(found, &history.log.info.id) };
+        answer.said.push(said(text, &[decided, settled]));
         return answer;
     }
     let own = Own { log: history.log, path, step };
@@ -88,6 +91,17 @@ pub(super) fn of(history: &History<'_>, path: &str, place: Option<&Place>, conte
     answer
 }
 
+/// That a value was set by hand, and in place of what.
+fn who_set(log: &RunLog, path: &str) -> String {
+    let origin = Origin::of(&log.info);
+    let how = if origin.corrections.contains_key(path) { " (`--correct`)" } else { "" };
+    let instead = match &origin.replay_of {
+        Some(run) => format!("in place of what `{path}` came to in the run {run}, which this run replays"),
+        None => "in place of what it would have come to".to_owned(),
+    };
+    format!("its value was set by hand{how}, {instead}")
+}
+
 fn who_paid(found: &Found, own_run: &str) -> String {
     let step = found.step.as_ref().map_or("another step".to_owned(), |step| format!("`{step}`"));
     let run = match found.run.as_deref() {
@@ -106,7 +120,6 @@ fn who_paid(found: &Found, own_run: &str) -> String {
     match found.word.as_str() {
         "shared" => format!("{step}{run} was asking for the same: both share one answer{saved}"),
         "reused" => format!("its answer was taken from {step}{run}, which this run replays{saved}"),
-        "corrected" => format!("its answer was put in the place of that of {step}{run}{saved}"),
         "cached" => format!("its answer was in the cache: {step}{run} paid for it{saved}"),
         _ => "its answer was found; the log does not say where".to_owned(),
     }
@@ -143,10 +156,15 @@ fn without_key(step: &StepHistory, place: Option<&Place>) -> Option<String> {
         (Work::Human { .. }, _) => Some("it has no key: what people answer is never kept for other steps".to_owned()),
         (Work::Leaf, _) if step.attempts == 0 => None,
         (Work::Leaf, CacheScope::Off) => {
+            // A kind whose answers are kept when the file says nothing leaves the node alone to say otherwise.
+            let is_kept_else = node.code.spec.as_ref().is_some_and(|spec| spec.cache != CacheScope::Off);
             let kind = &node.code.kind;
-            Some(format!(
-                "no answer was looked for: `cache` is off for it (the node says so, or its kind `{kind}` does)"
-            ))
+            Some(match is_kept_else {
+                true => "no answer was looked for: the node says `cache: off`".to_owned(),
+                false => format!(
+                    "no answer was looked for: those of the kind `{kind}` are kept only if `cache` says so, and here it does not"
+                ),
+            })
         }
         (Work::Leaf, _) => Some("the log names no key for it: the run was told to keep no answers".to_owned()),
         _ => None,
@@ -235,4 +253,34 @@ fn nearest_entry(store: &dyn Store, own: &Own<'_>) -> Option<Compared> {
         Some(Compared { with: "entry".to_owned(), run: entry.run, step: entry.step, key: Some(key), parts })
     });
     compared.min_by_key(|compared| compared.parts.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+    use crate::compare::explain;
+    use crate::compare::tests::World;
+    use crate::{Flowrun, tool_fn};
+
+    #[tokio::test]
+    async fn who_says_that_no_answer_is_kept_is_named() {
+        let text = r#"
+flowrun: 1
+nodes:
+  a: {prompt: first, cache: "off"}
+  b: {tool: look, with: {what: a}}
+output: b
+"#;
+        let look = tool_fn("looks", |_| ready(Ok(json!("seen"))));
+        let builder = Flowrun::builder().tool("look", look);
+        let world = World::default();
+        let (log, graph) = world.execute_with(builder, "1", text, "- {match: '', reply: one}\n", json!({})).await;
+        let context = Context { graph: Some(&graph), ..Context::default() };
+        let answer = |step: &str| explain(&log, step, &context).unwrap().answer[0].text.clone();
+        assert_eq!(answer("a"), "no answer was looked for: the node says `cache: off`");
+        let kind = "those of the kind `tool` are kept only if `cache` says so, and here it does not";
+        assert_eq!(answer("b"), format!("no answer was looked for: {kind}"));
+    }
 }

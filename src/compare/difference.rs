@@ -35,7 +35,7 @@ pub struct RunSide {
     pub usage: Usage,
     /// What it did not pay, because answers were found.
     pub saved: Usage,
-    /// Steps whose answers were found.
+    /// Steps whose answers were found; a value that was set by hand is none.
     pub found: u64,
     /// How long it was driven, in milliseconds.
     pub wall_ms: u64,
@@ -54,7 +54,7 @@ pub struct StepSide {
     pub value: Option<String>,
     /// What went wrong.
     pub error: Option<String>,
-    /// Who paid, if its answer was found.
+    /// Who paid, if its answer was found, or that it was set by hand.
     pub found: Option<Found>,
     /// Attempts that started.
     pub attempts: usize,
@@ -163,7 +163,8 @@ impl RunSide {
         let summary = log.summary();
         let line = |kind: &str| log.events.iter().rev().find(|event| event.kind == kind);
         let (mut saved, mut found) = (Usage::default(), 0);
-        for paid in history.steps.values().filter_map(|step| step.found.as_ref()) {
+        let all = history.steps.values().filter_map(|step| step.found.as_ref());
+        for paid in all.filter(|found| !found.is_corrected()) {
             saved += paid.usage;
             found += 1;
         }

@@ -1,5 +1,6 @@
 //! One step asked for its reasons: why it ran or did not, in which frame, in which attempts, who paid, and what comes of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -14,7 +15,10 @@ use super::history::{Found, History, node_name};
 use super::place::Place;
 use super::reasons::{Reasons, Said};
 use crate::runs::RunLog;
-use crate::trace::duration;
+use crate::trace::{Trace, duration};
+
+/// Most paths that a refusal names.
+const NEAR_MAX: usize = 3;
 
 /// What is known beside the log. Everything may be missing; less is said then.
 #[derive(Clone, Copy, Default)]
@@ -62,35 +66,52 @@ pub struct Explanation {
 
 /// There is no such step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the run `{run}` has no step `{step}`{}", near.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
+#[error("the run `{run}` has no step `{step}`{}", meant(near))]
 pub struct UnknownStep {
     /// The run's id.
     pub run: String,
     /// What was asked for.
     pub step: String,
-    /// The path that is meant most likely.
-    pub near: Option<String>,
+    /// The paths that are meant most likely, at most three: those of the same node, else the most similar one.
+    pub near: Vec<String>,
 }
 
-/// Checks that a step is part of one of some runs.
+/// `; did you mean …?`, if anything may be meant.
+fn meant(near: &[String]) -> String {
+    let named: Vec<String> = near.iter().map(|near| format!("`{near}`")).collect();
+    match named.split_last() {
+        None => String::new(),
+        Some((one, [])) => format!("; did you mean {one}?"),
+        Some((last, rest)) => format!("; did you mean {} or {last}?", rest.join(", ")),
+    }
+}
+
+/// The path of a step of one of some runs, which is named by it or as [`Trace::find`] says.
 ///
 /// # Errors
 /// [`UnknownStep`], about the last of the runs.
-pub fn find_step(logs: &[&RunLog], step: &str) -> Result<(), UnknownStep> {
+pub fn find_step(logs: &[&RunLog], step: &str) -> Result<String, UnknownStep> {
     let paths = || logs.iter().flat_map(|log| log.events.iter()).map(|event| event.step.as_str());
     if !step.is_empty() && paths().any(|path| path == step) {
-        return Ok(());
+        return Ok(step.to_owned());
     }
-    Err(unknown(logs.last().map_or("", |log| &log.info.id), step, paths()))
+    let drawn = |log: &&RunLog| {
+        let trace = Trace::new(&log.events);
+        trace.find(step).map(|at| trace.steps[at].path.clone())
+    };
+    let run = logs.last().map_or("", |log| &log.info.id);
+    logs.iter().find_map(drawn).ok_or_else(|| unknown(run, step, paths()))
 }
 
-fn unknown<'a>(run: &str, step: &str, paths: impl Iterator<Item = &'a str> + Clone) -> UnknownStep {
-    let mut known: Vec<&str> = paths.filter(|path| !path.is_empty()).collect();
-    known.sort_unstable();
-    known.dedup();
-    // The name of a node is enough to know a step deeper down.
-    let deeper = known.iter().copied().find(|path| path.ends_with(&format!("/{step}")) || node_name(path) == step);
-    let near = did_you_mean(step, known.iter().copied()).or(deeper).map(str::to_owned);
+/// There is no such step, and what may have been meant: steps of the same node, else what is written most alike.
+fn unknown<'a>(run: &str, step: &str, paths: impl Iterator<Item = &'a str>) -> UnknownStep {
+    let mut told = BTreeSet::from([""]);
+    let known: Vec<&str> = paths.filter(|path| told.insert(path)).collect();
+    let of_node = known.iter().filter(|path| node_name(path) == node_name(step));
+    let mut near: Vec<String> = of_node.take(NEAR_MAX).map(|path| (*path).to_owned()).collect();
+    if near.is_empty() {
+        near.extend(did_you_mean(step, known.iter().copied()).map(str::to_owned));
+    }
     UnknownStep { run: run.to_owned(), step: step.to_owned(), near }
 }
 
@@ -100,11 +121,20 @@ fn unknown<'a>(run: &str, step: &str, paths: impl Iterator<Item = &'a str> + Clo
 /// [`UnknownStep`].
 pub fn explain(log: &RunLog, path: &str, context: &Context<'_>) -> Result<Explanation, UnknownStep> {
     let history = History::new(log);
+    let found = find_step(&[log], path);
+    let path = found.as_deref().unwrap_or(path);
     let place = context.graph.and_then(|graph| Place::find(graph, path));
-    // A node whose turn has not come is in no log.
-    let is_waiting = || place.as_ref().is_some_and(|place| place.own_path() == path);
-    if path.is_empty() || (history.step(path).is_none() && !is_waiting()) {
-        return Err(unknown(&log.info.id, path, history.steps.keys().copied().collect::<Vec<_>>().into_iter()));
+    if let Err(unknown) = &found {
+        // A node whose turn has not come is in no log.
+        let is_over = log.events.iter().any(|event| event.kind == "run_ended");
+        let waiting = place.as_ref().filter(|_| !is_over && !path.is_empty());
+        if !waiting.is_some_and(|place| place.can_come(&history)) {
+            // In a loop that has not begun a node has no step; it will have one in each pass.
+            let is_guessed = unknown.near.iter().all(|near| node_name(near) != node_name(path));
+            let first = waiting.and_then(Place::in_first_pass).filter(|_| is_guessed);
+            let near = first.map_or_else(|| unknown.near.clone(), |first| vec![first]);
+            return Err(UnknownStep { near, ..unknown.clone() });
+        }
     }
     let mut ran = Reasons::new(&history, context.graph);
     ran.what_let_it_run(path);
@@ -161,7 +191,8 @@ fn stands_in(history: &History<'_>, path: &str) -> Vec<Said> {
 /// The attempts of a step, and why each was followed by another.
 fn attempts(reasons: &Reasons<'_>, path: &str) -> Vec<Said> {
     let mut said: Vec<Said> = Vec::new();
-    let mut open: Option<(u64, &Logged)> = None;
+    let mut open: Option<(u64, u64, &Logged)> = None;
+    let history = reasons.history;
     let error = |event: &Logged| {
         let error = event.line.get("error")?;
         Some((
@@ -170,30 +201,31 @@ fn attempts(reasons: &Reasons<'_>, path: &str) -> Vec<Said> {
             error["class"].as_str()?.to_owned(),
         ))
     };
-    for event in reasons.events(path) {
+    for at in history.step(path).into_iter().flat_map(|step| &step.events) {
+        let (event, now_us) = (&history.log.events[*at], history.times_us[*at]);
         match event.kind.as_str() {
             "started" => {
-                if let Some((number, started)) = open {
+                if let Some((number, _, started)) = open {
                     let text = format!("attempt {number} was cut off: whoever drove the run was gone");
                     said.push(Said { text, log: vec![started.sequence] });
                 }
-                open = event.line["attempt"].as_u64().map(|number| (number, event));
+                open = event.line["attempt"].as_u64().map(|number| (number, now_us, event));
             }
             "settled" | "timer" | "ended" => {
-                let Some((number, started)) =
+                let Some((number, began_us, started)) =
                     open.filter(|_| event.kind != "timer" || event.text("timer") == Some("timeout"))
                 else {
                     continue;
                 };
                 open = None;
-                let took = duration(event.time_us.saturating_sub(started.time_us));
+                let took = duration(now_us.saturating_sub(began_us));
                 let how = match (event.kind.as_str(), error(event)) {
                     ("timer", _) => "ran out of time".to_owned(),
                     (_, Some((message, code, _))) => format!("failed: {message} ({code})"),
                     ("ended", None) if event.text("state") == Some("cancelled") => "was cancelled".to_owned(),
                     _ => "gave an answer".to_owned(),
                 };
-                let text = format!("attempt {number} began at {} and after {took} it {how}", duration(started.time_us));
+                let text = format!("attempt {number} began at {} and after {took} it {how}", duration(began_us));
                 said.push(Said { text, log: vec![started.sequence, event.sequence] });
             }
             "backoff" => {
@@ -203,19 +235,19 @@ fn attempts(reasons: &Reasons<'_>, path: &str) -> Vec<Said> {
                 said.push(Said { text, log: vec![event.sequence] });
             }
             "suspended" => {
-                let text = format!("a person was asked at {}", duration(event.time_us));
+                let text = format!("a person was asked at {}", duration(now_us));
                 said.push(Said { text, log: vec![event.sequence] });
             }
             "answered" => {
-                let text = format!("the answer came at {}", duration(event.time_us));
+                let text = format!("the answer came at {}", duration(now_us));
                 said.push(Said { text, log: vec![event.sequence] });
             }
             _ => {}
         }
     }
-    if let Some((number, started)) = open {
-        let how = if reasons.history.log.running_us.is_some() { "is running" } else { "was cut off" };
-        let text = format!("attempt {number} began at {} and {how}", duration(started.time_us));
+    if let Some((number, began_us, started)) = open {
+        let how = if history.log.running_us.is_some() { "is running" } else { "was cut off" };
+        let text = format!("attempt {number} began at {} and {how}", duration(began_us));
         said.push(Said { text, log: vec![started.sequence] });
     }
     said

@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use flowrun_engine::event::{Logged, Usage};
+use flowrun_engine::id::ValueHash;
 
+use crate::Origin;
 use crate::runs::RunLog;
 use crate::trace;
 
@@ -28,7 +30,7 @@ pub struct Fact {
     pub at: usize,
 }
 
-/// Who paid for an answer that a step did not ask for itself.
+/// Who paid for an answer that a step did not ask for itself, or that somebody set it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Found {
     /// In one word: `cached`, `shared` with a step that was asking for the same, `reused` from the run that is replayed, `corrected`;
@@ -40,6 +42,13 @@ pub struct Found {
     pub step: Option<String>,
     /// What was paid, which this step saved.
     pub usage: Usage,
+}
+
+impl Found {
+    /// Whether nobody was asked: it was set by hand.
+    pub fn is_corrected(&self) -> bool {
+        self.word == "corrected"
+    }
 }
 
 impl From<trace::Found> for Found {
@@ -72,9 +81,9 @@ pub struct StepHistory {
     pub attempts: usize,
     /// What its attempts cost.
     pub usage: Usage,
-    /// Who paid, if its answer was found.
+    /// Who paid, if its answer was found; that it was set, also of what is computed.
     pub found: Option<Found>,
-    /// When it first started, opened its frame or was found, in microseconds since the run started.
+    /// When it first started, opened its frame or was found, in microseconds for which the run was driven.
     pub started_us: Option<u64>,
     /// When it ended.
     pub ended_us: Option<u64>,
@@ -85,6 +94,8 @@ pub struct StepHistory {
 pub struct History<'a> {
     /// The run.
     pub log: &'a RunLog,
+    /// When each event of the log happened, in microseconds for which the run was driven.
+    pub times_us: Vec<u64>,
     /// By path; the root's is empty.
     pub steps: BTreeMap<&'a str, StepHistory>,
 }
@@ -93,13 +104,22 @@ impl<'a> History<'a> {
     /// Reads a log. O(events × log steps).
     pub fn new(log: &'a RunLog) -> Self {
         let mut steps: BTreeMap<&str, StepHistory> = BTreeMap::new();
+        let times_us = trace::driven_times(&log.events);
         for (at, event) in log.events.iter().enumerate() {
             // Events of the whole run name no step; those of the root name an empty path.
             if event.line.get("step").is_some() {
-                steps.entry(&event.step).or_insert_with(StepHistory::unheard).take(at, event, log);
+                steps.entry(&event.step).or_insert_with(StepHistory::unheard).take(at, event, times_us[at], log);
             }
         }
-        Self { log, steps }
+        let origin = Origin::of(&log.info);
+        for (path, value) in &origin.corrections {
+            // What stands for a loop of `next` gives nothing that others read.
+            let step = steps.get_mut(path.as_str()).filter(|_| !node_name(path).starts_with("loop("));
+            if let Some(step) = step {
+                step.corrected(path, value, log);
+            }
+        }
+        Self { log, times_us, steps }
     }
 
     /// Whether a fact came to the same as one of another run.
@@ -116,6 +136,13 @@ impl<'a> History<'a> {
     /// A step that the log tells of.
     pub fn step(&self, path: &str) -> Option<&StepHistory> {
         self.steps.get(path)
+    }
+
+    /// How many items a map has, where that is decided.
+    pub(super) fn items(&self, map: &str) -> Option<u64> {
+        let events = self.step(map).into_iter().flat_map(|step| &step.events).map(|at| &self.log.events[*at]);
+        let mut items = events.filter(|event| event.kind == "decided" && event.text("field") == Some("items"));
+        items.next_back().and_then(|event| event.line["count"].as_u64())
     }
 
     /// The step around a step; `None` for the root.
@@ -142,7 +169,7 @@ impl StepHistory {
         Self { state: "unfinished".to_owned(), ..Self::default() }
     }
 
-    fn take(&mut self, at: usize, event: &Logged, log: &RunLog) {
+    fn take(&mut self, at: usize, event: &Logged, now_us: u64, log: &RunLog) {
         self.events.push(at);
         if self.around.is_none() {
             self.around = event.text("in").map(str::to_owned);
@@ -156,32 +183,32 @@ impl StepHistory {
             "decided" => self.decided(at, event),
             "suspended" => {
                 self.state = "suspended".to_owned();
-                self.begin(event);
+                self.begin(now_us);
                 self.asks(at, event);
             }
             "started" => {
                 self.state = "running".to_owned();
                 self.attempts += 1;
-                self.begin(event);
+                self.begin(now_us);
                 self.asks(at, event);
             }
             "frame_opened" => {
                 self.state = "running".to_owned();
-                self.begin(event);
+                self.begin(now_us);
             }
-            "settled" => self.settled(event, log),
+            "settled" => self.settled(event, now_us, log),
             "backoff" => self.state = "backoff".to_owned(),
             "pass_ended" => {
                 let what = format!("pass {}", line["pass"]);
                 self.fact(&what, at, line["end"].clone());
             }
-            "ended" => self.ended(at, event),
+            "ended" => self.ended(at, event, now_us),
             _ => {}
         }
     }
 
-    fn begin(&mut self, event: &Logged) {
-        self.started_us.get_or_insert(event.time_us);
+    fn begin(&mut self, now_us: u64) {
+        self.started_us.get_or_insert(now_us);
     }
 
     /// The input of a step is told when it is decided; where it is a constant, with the first attempt.
@@ -211,22 +238,31 @@ impl StepHistory {
         }
     }
 
-    fn settled(&mut self, event: &Logged, log: &RunLog) {
+    fn settled(&mut self, event: &Logged, now_us: u64, log: &RunLog) {
         // Who called a model has paid: most reports need not be read.
         let report = event.text("provenance").filter(|_| event.usage().calls == 0);
         let report = report.and_then(|hash| log.value(hash)).unwrap_or_default();
         let paid = trace::Found::of(&report).or_else(|| (event.line["attempt"] == 0).then(trace::Found::default));
         if let Some(paid) = paid.filter(|_| event.line.get("error").is_none()) {
-            self.begin(event);
+            self.begin(now_us);
             self.found = Some(paid.into());
         }
         self.usage += event.usage();
     }
 
-    fn ended(&mut self, at: usize, event: &Logged) {
+    /// What asks nobody tells of no answer in the log: where the value that was set came out, the step took it.
+    fn corrected(&mut self, path: &str, value: &Value, log: &RunLog) {
+        let took = self.state == "succeeded" && self.value == Some(ValueHash::of(value).to_string());
+        if took && self.attempts == 0 && self.found.is_none() {
+            let (run, step) = (Some(log.info.id.clone()), Some(path.to_owned()));
+            self.found = Some(Found { word: "corrected".to_owned(), run, step, usage: Usage::default() });
+        }
+    }
+
+    fn ended(&mut self, at: usize, event: &Logged, now_us: u64) {
         let line = &event.line;
         self.state = event.text("state").unwrap_or("?").to_owned();
-        self.ended_us = Some(event.time_us);
+        self.ended_us = Some(now_us);
         self.value = event.text("value").map(str::to_owned);
         self.error = line.get("error").or(line.get("recovered")).cloned();
         let mut outcome = Map::new();

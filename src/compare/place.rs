@@ -6,7 +6,7 @@ use flowrun_engine::expr::Tree;
 use flowrun_engine::graph::{DependencyMode, Graph, Node, Target, Work};
 use flowrun_engine::id::NodeIndex;
 
-use super::history::node_name;
+use super::history::{History, node_name};
 
 /// The node of a step.
 #[derive(Clone, Debug)]
@@ -19,6 +19,14 @@ pub(super) struct Place {
     passes: String,
     /// What comes after: items, samples, own passes.
     after: String,
+    /// How many loops of `next` are around the node in its own graph.
+    loops: usize,
+    /// Whether every loop around has its pass in the path: no step is called otherwise.
+    is_whole: bool,
+    /// The paths of the frames around.
+    frames: Vec<String>,
+    /// Those that are items or passes of a node, of which there may be fewer.
+    opened: Vec<String>,
 }
 
 /// A step that another one waits for.
@@ -35,23 +43,55 @@ impl Place {
     /// Finds a path; `None` inside of what was only drawn at run time, and where the graph has no such node.
     pub(super) fn find(graph: &Arc<Graph>, path: &str) -> Option<Self> {
         let mut graph = graph.clone();
-        let mut before = String::new();
+        let (mut before, mut is_whole, mut frames, mut opened) = (String::new(), true, Vec::new(), Vec::new());
         let mut segments = path.split('/').peekable();
         while let Some(segment) = segments.next() {
-            let (found, index, is_in_loop) = node_in(&graph, node_name(segment))?;
-            if segments.peek().is_some() {
-                graph = body(found.node(index))?;
-                before.push_str(segment);
-                before.push('/');
-                continue;
-            }
+            let (found, index, loops) = node_in(&graph, node_name(segment))?;
             let rest = &segment[node_name(segment).len()..];
             let is_number = |c: char| c == '.' || c.is_ascii_digit();
             let end = rest.strip_prefix('#').map_or(0, |rest| 1 + rest.find(|c| !is_number(c)).unwrap_or(rest.len()));
-            let (passes, after) = rest.split_at(if is_in_loop { end } else { 0 });
-            return Some(Self { graph: found, index, before, passes: passes.to_owned(), after: after.to_owned() });
+            let (passes, after) = rest.split_at(if loops.is_empty() { 0 } else { end });
+            let numbers: Vec<&str> =
+                passes.trim_start_matches('#').split('.').filter(|text| !text.is_empty()).collect();
+            is_whole &= numbers.len() == loops.len();
+            for (depth, (name, number)) in loops.iter().zip(&numbers).enumerate() {
+                let mark = if depth > 0 { "#" } else { "" };
+                let around = format!("{before}{name}{mark}{}", numbers[..depth].join("."));
+                frames.extend([format!("{around}#{number}"), around]);
+            }
+            if segments.peek().is_none() {
+                let (passes, after, loops) = (passes.to_owned(), after.to_owned(), loops.len());
+                return Some(Self { graph: found, index, before, passes, after, loops, is_whole, frames, opened });
+            }
+            // No path leads through a loop: its steps are called by their passes.
+            graph = body(found.node(index)).filter(|_| !matches!(found.node(index).work, Work::Loop(_)))?;
+            before.push_str(segment);
+            if after.is_empty() { &mut frames } else { &mut opened }.push(before.clone());
+            before.push('/');
         }
         None
+    }
+
+    /// Whether a step of which the log says nothing can still come.
+    pub(super) fn can_come(&self, history: &History<'_>) -> bool {
+        let has_ended = |path: &str| history.step(path).map(|step| step.ended_us.is_some());
+        let is_open = |path: &String| has_ended(path) != Some(true);
+        let is_opened =
+            |path: &String| match (has_ended(path), path.strip_suffix(']').and_then(|path| path.rsplit_once('['))) {
+                (Some(has_ended), _) => !has_ended,
+                (None, Some((map, number))) => {
+                    has_ended(map) != Some(true)
+                        && number.parse().is_ok_and(|number: u64| history.items(map).is_none_or(|items| number < items))
+                }
+                (None, None) => false,
+            };
+        self.is_own_step() && self.is_whole && self.frames.iter().all(is_open) && self.opened.iter().all(is_opened)
+    }
+
+    /// The path of its step in the first pass of every loop around; `None` where the path is one of a step.
+    pub(super) fn in_first_pass(&self) -> Option<String> {
+        let first = vec!["0"; self.loops].join(".");
+        (self.loops > 0 && !self.is_whole).then(|| format!("{}{}#{first}", self.before, self.node().name))
     }
 
     /// The node.
@@ -117,15 +157,17 @@ pub(super) fn source(tree: &Tree) -> String {
     tree.leaves().iter().map(|(_, leaf)| leaf.text()).collect::<Vec<_>>().join(", ")
 }
 
-/// The node of that name in a graph or in the bodies of its loops, and whether it was in one of those.
-fn node_in(graph: &Arc<Graph>, name: &str) -> Option<(Arc<Graph>, NodeIndex, bool)> {
+/// The node of that name in a graph or in the bodies of its loops, and the names of those loops, outermost first.
+fn node_in(graph: &Arc<Graph>, name: &str) -> Option<(Arc<Graph>, NodeIndex, Vec<Arc<str>>)> {
     let (first, way) = graph.find_anywhere(name)?;
-    let mut found = (graph.clone(), first, false);
+    let (mut graph, mut index, mut loops) = (graph.clone(), first, Vec::new());
     for next in way {
-        let inner = body(found.0.node(found.1))?;
-        found = (inner, *next, true);
+        let around = graph.node(index);
+        loops.push(around.name.clone());
+        let inner = body(around)?;
+        (graph, index) = (inner, *next);
     }
-    Some(found)
+    Some((graph, index, loops))
 }
 
 /// The graph of the frame that a node opens.
@@ -134,5 +176,63 @@ fn body(node: &Node) -> Option<Arc<Graph>> {
         Work::Group(graph) | Work::Loop(graph) => Some(graph.clone()),
         Work::Call(called) => Some(called.graph()),
         Work::Leaf | Work::Value | Work::Expand | Work::Human { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::compare::tests::{World, log};
+    use crate::compare::{Context, explain};
+
+    const FLOW: &str = r#"
+flowrun: 1
+nodes:
+  draft: {prompt: "draft {{ last.judge | default('') }}"}
+  judge: {prompt: "judge {{ draft }}", next: [{when: "this == 'bad'", to: draft, max: 1}, {to: group}]}
+  group: {nodes: {x: {prompt: "x {{ draft }}"}}}
+  each: {for_each: "[1, 2]", nodes: {y: {prompt: "y {{ item }}"}}}
+output: [group, each]
+"#;
+
+    #[tokio::test]
+    async fn what_can_still_come_waits_and_all_else_is_refused() {
+        let (_, graph) = World::default().execute("1", FLOW, "- {match: '', reply: two}\n", json!({})).await;
+        let context = Context { graph: Some(&graph), ..Context::default() };
+        let opened = json!({"type": "frame_opened"});
+        let over = |end: &str| json!({"type": "ended", "state": end});
+        let begun = [
+            (0, "loop(draft)", opened.clone()),
+            (0, "loop(draft)#0", opened.clone()),
+            (0, "draft#0", json!({"in": "loop(draft)#0", "type": "ready"})),
+            (0, "each", json!({"type": "decided", "field": "items", "count": 2})),
+            (0, "each", opened.clone()),
+            (0, "each[0]", opened.clone()),
+        ];
+        let check = |events: &[_], step: &str, expected: Result<&str, &[&str]>| {
+            let log = log(events, &[]);
+            let explained = explain(&log, step, &context);
+            let got = explained.as_ref().map(|explained| explained.state.as_str());
+            let near = got.map_err(|unknown| unknown.near.iter().map(String::as_str).collect::<Vec<_>>());
+            assert_eq!(near, expected.map_err(<[_]>::to_vec), "{step}");
+        };
+        for step in ["judge#0", "draft#1", "group", "group/x", "each[0]/y", "each[1]/y"] {
+            check(&begun, step, Ok("waiting"));
+        }
+        check(&begun, "draft", Err(&["draft#0"]));
+        check(&begun, "judge", Err(&["judge#0"]));
+        check(&begun, "each[2]/y", Err(&["each[0]"]));
+        check(&begun, "loop(draft)#0/draft", Ok("ready"));
+        check(&begun, "loop(draft)#0/judge", Err(&["loop(draft)#0"]));
+        check(&[], "draft", Err(&["draft#0"]));
+        check(&[], "loop(draft)", Ok("waiting"));
+        // What is around it has ended, or the whole run has.
+        let left = [&begun[..], &[(1, "loop(draft)", over("succeeded")), (1, "group", over("skipped"))]].concat();
+        check(&left, "draft#1", Err(&["draft#0"]));
+        check(&left, "group/x", Err(&["group"]));
+        let ended = [&begun[..], &[(1, "-", json!({"type": "run_ended", "status": "failed", "usage": {}}))]].concat();
+        check(&ended, "group", Err(&[]));
+        check(&ended, "judge", Err(&[]));
     }
 }

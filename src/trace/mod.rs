@@ -2,11 +2,12 @@
 //!
 //! Built from the log alone. The *critical path* is found backwards: from the leaf that ended last to the one that ended last
 //! before it started, and so on; what remains between them is the engine's own time. O(steps log steps). What lost a race or
-//! came after a stopping prefix decided nothing.
+//! came after a stopping prefix decided nothing. Times leave out the gaps in which nobody drove the run.
 //!
 //! [`Trace::tree`], [`Trace::timeline`] and [`Trace::chrome`] show it.
 
 mod chrome;
+mod find;
 mod found;
 mod timeline;
 mod tree;
@@ -124,24 +125,27 @@ pub struct Trace {
     /// The step that failed the run, if one did, and the whole error.
     pub failure: Option<(String, String)>,
     was_cancelled: bool,
+    /// For how long nobody drove the run, in microseconds.
+    idle_us: u64,
 }
 
 impl Trace {
     /// Builds the tree out of a log.
     pub fn new(events: &[Logged]) -> Self {
-        let mut trace = Self { until_us: events.last().map_or(0, |event| event.time_us), ..Self::default() };
+        let times = driven_times(events);
+        let until_us = times.last().copied().unwrap_or(0);
+        let idle_us = events.last().map_or(0, |event| event.time_us - until_us);
+        let mut trace = Self { until_us, idle_us, ..Self::default() };
         let mut index: BTreeMap<String, usize> = BTreeMap::new();
-        let mut before_us = 0;
-        for event in events {
-            let last_us = std::mem::replace(&mut before_us, event.time_us);
+        for (event, now) in events.iter().zip(times) {
             if event.kind == "attached" {
-                trace.steps.iter_mut().for_each(|step| step.cut_off(last_us));
+                trace.steps.iter_mut().for_each(|step| step.cut_off(now));
             }
             if event.step.is_empty() {
                 continue;
             }
             let at = trace.step(&event.step, event.text("in"), &mut index);
-            trace.steps[at].take(event);
+            trace.steps[at].take(event, now);
             if event.kind == "unused" {
                 trace.leave_out(at, event.line["from"].as_u64().unwrap_or(0));
             }
@@ -225,6 +229,11 @@ impl Trace {
         }
     }
 
+    /// Shows a run that goes on up to the moment, in microseconds since it began.
+    pub fn go_on_until(&mut self, running_us: u64) {
+        self.until_us = running_us.saturating_sub(self.idle_us);
+    }
+
     /// How long a step took, until now if it has not ended.
     fn took_us(&self, step: &TraceStep) -> Option<u64> {
         Some(step.ended_us.unwrap_or(self.until_us).saturating_sub(step.started_us?))
@@ -254,6 +263,18 @@ impl Trace {
     }
 }
 
+/// When each event happened on a clock that stands still while nobody drives the run: such a gap begins with the event before an
+/// `attached` one, and ends with that.
+pub(crate) fn driven_times(events: &[Logged]) -> Vec<u64> {
+    let (mut idle_us, mut before_us) = (0, None);
+    let driven = |event: &Logged| {
+        let last_us = before_us.replace(event.time_us).filter(|_| event.kind == "attached");
+        idle_us += last_us.map_or(0, |last_us| event.time_us.saturating_sub(last_us));
+        event.time_us.saturating_sub(idle_us)
+    };
+    events.iter().map(driven).collect()
+}
+
 /// Most attempts that ran at the same time.
 fn most_at_once<'a>(attempts: impl Iterator<Item = &'a Attempt>, end: u64) -> usize {
     let moves = |attempt: &Attempt| [(attempt.started_us, 1), (attempt.ended_us.unwrap_or(end), -1_i64)];
@@ -267,8 +288,7 @@ fn most_at_once<'a>(attempts: impl Iterator<Item = &'a Attempt>, end: u64) -> us
 }
 
 impl TraceStep {
-    fn take(&mut self, event: &Logged) {
-        let now = event.time_us;
+    fn take(&mut self, event: &Logged, now: u64) {
         match event.kind.as_str() {
             "decided" if event.text("field") == Some("input") => {
                 self.input = self.input.take().or(event.text("input").map(str::to_owned));

@@ -293,6 +293,19 @@ fn passes_nest_by_what_the_log_says_of_them() {
         |name: &str| slices["traceEvents"].as_array().unwrap().iter().find(|event| event["name"] == name).unwrap();
     assert_eq!(named("draft#1")["tid"], named("loop(draft)")["tid"], "one inside the other");
     assert_eq!(named("loop(draft)")["args"]["notes"][0], "left in pass #1");
+    let found = |text: &str| trace.find(text).map(|at| trace.steps[at].path.as_str());
+    for (text, path) in [
+        ("draft#1", Some("draft#1")),
+        ("loop(draft)#1/draft", Some("draft#1")),
+        ("loop(draft)/#1/judge/a", Some("judge#1/a")),
+        ("loop(draft)#1/loop(cell)/#0", Some("loop(cell)#1#0")),
+        ("loop(draft)#1/dra", None),
+        ("loop(draft)#1draft", None),
+        ("draft", None),
+        ("", None),
+    ] {
+        assert_eq!(found(text), path, "{text}");
+    }
 }
 
 #[test]
@@ -386,9 +399,43 @@ fn an_attempt_that_was_cut_off_is_said() {
     let dear = &trace.steps[2];
     assert_eq!(dear.path, "dear");
     let ends: Vec<(Option<u64>, bool)> = dear.attempts.iter().map(|one| (one.ended_us, one.is_cut_off)).collect();
-    assert_eq!(ends, [(Some(30_000), true), (Some(60_000), false)]);
+    assert_eq!(ends, [(Some(30_000), true), (Some(50_000), false)], "nobody drove it for 10 ms");
     assert!(trace.tree(120).contains("2 attempts") && trace.tree(120).contains("cut off; started again"));
     assert_eq!((trace.steps[3].state.as_str(), trace.steps[3].attempts[0].ended_us), ("suspended", None));
+}
+
+/// A run that was killed at 30 ms and taken over at 5 s, while one step worked and a person was asked.
+fn taken_over() -> Vec<Logged> {
+    log(&[
+        (0, "ask", r#""type":"suspended""#),
+        (0, "w", START),
+        (30_000, "x", END),
+        (5_000_000, "", r#""type":"attached""#),
+        (5_000_000, "w", START),
+        (5_040_000, "w", END),
+        (5_050_000, "ask", r#""type":"answered""#),
+        (5_050_000, "ask", END),
+    ])
+}
+
+#[test]
+fn time_in_which_nobody_drove_the_run_is_left_out_everywhere() {
+    let mut trace = Trace::new(&taken_over());
+    let took: Vec<Option<u64>> = trace.steps.iter().map(TraceStep::duration_us).collect();
+    assert_eq!(took, [Some(80_000), Some(70_000), None]);
+    assert_eq!((trace.until_us, trace.critical_path_us), (80_000, 80_000));
+    assert!(trace.timeline(80).contains("wall 80 ms; critical path 80 ms (100 %)"), "{}", trace.timeline(80));
+    assert!(trace.tree(80).contains("✓ w    70 ms"), "{}", trace.tree(80));
+    assert!(
+        trace.chrome("r")["traceEvents"].as_array().unwrap().iter().all(|event| event["ts"].as_u64() <= Some(80_000))
+    );
+    // One that goes on has come as far as it was driven.
+    trace.go_on_until(5_060_000);
+    assert_eq!(trace.until_us, 90_000);
+    // The part of a log that begins when the run was taken over has no gap.
+    assert_eq!(driven_times(&taken_over()[3..]), [5_000_000, 5_000_000, 5_040_000, 5_050_000, 5_050_000]);
+    let steps = [(9, "a", START), (3, "", r#""type":"attached""#), (7, "a", END), (2, "a", END)];
+    assert_eq!(driven_times(&log(&steps)), [9, 3, 7, 2], "a clock that went back");
 }
 
 #[test]
