@@ -1,4 +1,5 @@
 //! Never pay twice: answers that are kept, on their way, remembered or set, and how often the work was done all the same.
+#![allow(clippy::disallowed_methods, reason = "runs go on beside the test")]
 
 use super::*;
 use crate::cache::{Flights, Memo};
