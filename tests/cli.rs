@@ -186,6 +186,29 @@ fn text_inputs_are_verbatim_and_others_json() {
 }
 
 #[test]
+fn quiet_leaves_out_warnings_too() {
+    let place = Place::new();
+    place.write("w.yaml", "flowrun: 1\ninputs: {unread: string = x}\nnodes: {v: {value: 1}}\noutput: v\n");
+    assert!(stderr(&place.run(&["w.yaml"])).contains("FR101"));
+    assert!(stderr(&place.flowrun(&["check", "w.yaml"])).contains("FR101"));
+    let loud = place.flowrun(&["replay", "last"]);
+    assert!(stderr(&loud).contains("FR101"), "{}", stderr(&loud));
+    for arguments in
+        [["run", "w.yaml", "-q"].as_slice(), &["replay", "last", "-q"], &["replay", "last", "--set", "v.value=2", "-q"]]
+    {
+        let quiet = place.flowrun(arguments);
+        assert_eq!((code(&quiet), stderr(&quiet).as_str()), (0, ""), "{arguments:?}");
+    }
+    place.write(
+        "ask.yaml",
+        "flowrun: 1\ninputs: {unread: string = x}\nnodes: {v: {kind: human, prompt: Go?}}\noutput: v\n",
+    );
+    assert_eq!(code(&place.run(&["ask.yaml", "--no-input", "-q"])), 5);
+    let resumed = place.flowrun(&["resume", "last", "--no-input", "-q"]);
+    assert!(code(&resumed) == 5 && !stderr(&resumed).contains("FR101"), "{}", stderr(&resumed));
+}
+
+#[test]
 fn an_input_that_does_not_fit_is_told_where_and_how_it_is_written() {
     let place = Place::new();
     let inputs = "{names: '[string]', d: '{s: string, n: integer} = {s: x, n: 1}'}";

@@ -123,7 +123,7 @@ fn changed_workflow(
     let bare = Flowrun::builder().build();
     let name = args.file.as_ref().map_or_else(|| origin.name(), |file| file.display().to_string());
     if args.set.is_empty() && node_models.is_empty() && args.file.is_some() {
-        return Ok((check::load(&bare, &name)?, Vec::new()));
+        return Ok((check::load(&bare, &name, args.drive.quiet)?, Vec::new()));
     }
     let text = match &args.file {
         Some(file) => crate::library::read_file(file),
@@ -146,7 +146,7 @@ fn changed_workflow(
         serde_yaml::to_string(&file).map_err(|error| format!("`{name}`: {error}"))
     });
     let text = changed.map_err(|problem| refuse(&problem))?;
-    Ok((check::load_text(&bare, &name, &text)?, models))
+    Ok((check::load_text(&bare, &name, &text, args.drive.quiet)?, models))
 }
 
 /// The node at `a/b` of a file.

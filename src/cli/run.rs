@@ -15,7 +15,7 @@ use crate::{Flowrun, Origin};
 
 pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     let bare = Flowrun::builder().build();
-    let workflow = match check::load(&bare, reference) {
+    let workflow = match check::load(&bare, reference, args.drive.quiet) {
         Ok(workflow) => workflow,
         Err(code) => return code,
     };
