@@ -209,6 +209,21 @@ fn quiet_leaves_out_warnings_too() {
 }
 
 #[test]
+fn the_json_text_of_a_key_counts() {
+    let place = Place::new();
+    let text = "flowrun: 1\ninputs: {k: any}\nnodes: {a: {prompt: first, key: k}}\noutput: a\n";
+    place.write("k.yaml", text);
+    let calls = |key: &str| {
+        let report: Value =
+            serde_json::from_str(&stdout(&place.run(&["k.yaml", "--input", &format!("k={key}"), "--json", "-q"])))
+                .unwrap();
+        report["usage"]["calls"].as_u64().unwrap()
+    };
+    let keys = [r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, "1", "1.0"];
+    assert_eq!((keys.map(calls), keys.map(calls)), ([1; 4], [0; 4]));
+}
+
+#[test]
 fn an_input_that_does_not_fit_is_told_where_and_how_it_is_written() {
     let place = Place::new();
     let inputs = "{names: '[string]', d: '{s: string, n: integer} = {s: x, n: 1}'}";
