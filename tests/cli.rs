@@ -224,6 +224,17 @@ fn the_json_text_of_a_key_counts() {
 }
 
 #[test]
+fn params_are_a_map() {
+    let place = Place::new();
+    place.write("p.yaml", &asks("first"));
+    assert_eq!(code(&place.run(&["p.yaml"])), 0);
+    let set = place.flowrun(&["replay", "last", "--set", "a.params=5"]);
+    assert!(code(&set) == 2 && stderr(&set).contains("`params` wants a mapping such as"), "{}", stderr(&set));
+    let computed = place.flowrun(&["replay", "last", "--set", "a.params='5'"]);
+    assert!(code(&computed) == 1 && stderr(&computed).contains("`params` wants a map"), "{}", stderr(&computed));
+}
+
+#[test]
 fn an_input_that_does_not_fit_is_told_where_and_how_it_is_written() {
     let place = Place::new();
     let inputs = "{names: '[string]', d: '{s: string, n: integer} = {s: x, n: 1}'}";
