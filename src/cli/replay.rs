@@ -10,11 +10,13 @@ use flowrun_engine::cache::Memo;
 use flowrun_engine::definition::ModelDef;
 use flowrun_engine::diagnostic::did_you_mean;
 use flowrun_engine::graph::Workflow;
+use flowrun_engine::json::read_json;
 use flowrun_engine::run::{RunOptions, RunOutcome};
+use flowrun_engine::source::Source;
 use serde_json::{Map, Value, json};
 
 use super::drive::{DriveArgs, Driven, Place, What, drive};
-use super::run::{inputs_over, usage};
+use super::run::{inputs_over, read_yaml, usage};
 use super::{InputArgs, check, refuse};
 use crate::render::clean;
 use crate::runs::{RunLog, Runs};
@@ -133,7 +135,7 @@ fn changed_workflow(
     };
     let mut models = Vec::new();
     let changed = text.and_then(|text| {
-        let mut file: Value = serde_yaml::from_str(&text).map_err(|error| format!("`{name}`: {error}"))?;
+        let mut file: Value = read_yaml(&text).map_err(|problem| format!("`{name}`: {problem}"))?;
         for change in &args.set {
             set(&mut file, change)?;
         }
@@ -185,7 +187,8 @@ fn set(file: &mut Value, change: &str) -> Result<(), String> {
     }
     let verbatim = Value::String(text.to_owned());
     let was_text = at.get(last).is_some_and(Value::is_string);
-    let value = if was_text { verbatim } else { serde_yaml::from_str(text).unwrap_or(verbatim) };
+    let read = || Source::yaml_or_text(text).map_err(|problem| format!("`{flag}`: {problem}"));
+    let value = if was_text { verbatim } else { read()? };
     at.insert(last.to_owned(), value);
     Ok(())
 }
@@ -216,7 +219,11 @@ fn corrections(given: &[String], log: &RunLog) -> Result<BTreeMap<String, Value>
         let was = ended.and_then(|event| event.text("value")).and_then(|hash| log.value(hash));
         let verbatim = Value::String(text.to_owned());
         let is_text = was.as_ref().is_some_and(Value::is_string);
-        let value = if is_text { verbatim } else { serde_json::from_str(text).unwrap_or(verbatim) };
+        let value = match read_json(text) {
+            _ if is_text => verbatim,
+            Err(large) => return Err(format!("`--correct {step}`: {large}")),
+            Ok(value) => value.unwrap_or(verbatim),
+        };
         corrections.insert(step.to_owned(), value);
     }
     Ok(corrections)
