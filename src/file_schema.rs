@@ -225,6 +225,7 @@ fn field_form(field: &FieldSpec) -> Value {
         FieldFormat::Template | FieldFormat::Slotted | FieldFormat::Text => json!({"type": "string"}),
         FieldFormat::Formula => json!({"type": ["string", "number"]}),
         FieldFormat::Expression | FieldFormat::Choice | FieldFormat::Literal => Value::Bool(true),
+        FieldFormat::Map => json!({"type": ["object", "string", "null"]}),
         FieldFormat::ExpressionOrNames => json!({"items": {"type": "string"}}),
         FieldFormat::Count => json!({"type": "integer", "minimum": 0}),
         FieldFormat::Flag => json!({"type": "boolean"}),

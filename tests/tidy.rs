@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The engine's modules by layer, lowest first. A module imports from its own layer and those before it.
 const LAYERS: &[&[&str]] = &[
-    &["id", "failure", "diagnostic", "source", "fault"],
+    &["id", "json", "failure", "diagnostic", "source", "fault"],
     &["retry", "calc", "expr", "schema", "definition", "dialect"],
     &["graph", "check"],
     &["state", "event", "budget", "scheduler"],

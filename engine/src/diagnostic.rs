@@ -157,6 +157,11 @@ impl Diagnostic {
         self
     }
 
+    /// Path and message in one line.
+    pub fn line(&self) -> String {
+        if self.path.is_empty() { self.message.clone() } else { format!("{}: {}", self.path, self.message) }
+    }
+
     /// Whether it refuses the file.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error

@@ -9,6 +9,7 @@ pub mod failure;
 #[doc(hidden)]
 pub mod fault;
 pub mod id;
+pub mod json;
 pub mod source;
 
 pub mod calc;

@@ -53,7 +53,7 @@ impl Node for Llm {
         .field("ask", FieldFormat::Slotted, "the question as literal text, with `{id}` slots")
         .field("system", FieldFormat::Template, "rules and background")
         .field("model", FieldFormat::Text, "alias of a model; `default` if not written")
-        .field("params", FieldFormat::Expression, "temperature, max_tokens, stop, seed, …")
+        .field("params", FieldFormat::Map, "temperature, max_tokens, stop, seed, …")
         .field(
             "repair",
             FieldFormat::Count,
@@ -130,6 +130,11 @@ pub(crate) struct Conversation {
 impl Conversation {
     pub(crate) fn begin(models: &Models, context: &NodeContext, input: &Input) -> Result<Self, NodeError> {
         let model = models.resolve(&input.model)?;
+        if let Some(other) = input.fields.get("params").filter(|params| !params.is_object() && !params.is_null()) {
+            let shown: String = other.to_string().chars().take(40).collect();
+            let message = format!("`params` wants a map, and its expression gives {shown}");
+            return Err(StepError::terminal("bad_params", message).into());
+        }
         let mut params = params_of(&model, input);
         if let (Some(seed), Some(sample)) = (params.get("seed").and_then(Value::as_u64), context.sample) {
             params.insert("seed".to_owned(), json!(seed + u64::from(sample)));

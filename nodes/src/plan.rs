@@ -65,7 +65,7 @@ impl Node for Plan {
             .field("with", FieldFormat::ExpressionOrNames, "names that the plan's texts may mention")
             .field("system", FieldFormat::Template, "more rules for the planner")
             .field("model", FieldFormat::Text, "alias of a model; `default` if not written")
-            .field("params", FieldFormat::Expression, "temperature, max_tokens, …")
+            .field("params", FieldFormat::Map, "temperature, max_tokens, …")
             .field("combine", FieldFormat::Flag, "whether the step `answer` is appended; true if not written")
             .field("repair", FieldFormat::Count, "most further drafts; 2 if not written")
             .field("fallback", FieldFormat::Literal, "the plan when none checks: `{steps: […]}`")
@@ -218,9 +218,5 @@ impl<'a> Request<'a> {
 }
 
 fn lines(problems: &[Diagnostic]) -> String {
-    let line = |problem: &Diagnostic| match problem.path.as_str() {
-        "" => problem.message.clone(),
-        path => format!("{path}: {}", problem.message),
-    };
-    problems.iter().take(5).map(line).collect::<Vec<_>>().join("; ")
+    problems.iter().take(5).map(Diagnostic::line).collect::<Vec<_>>().join("; ")
 }

@@ -5,6 +5,7 @@
 //! that satisfies the schema is the value; if none does, the error of the first that is JSON at all is for the model's next
 //! turn.
 
+use flowrun_engine::json::{read_json, read_number};
 use flowrun_engine::schema::Schema;
 use serde_json::{Value, json};
 
@@ -24,7 +25,11 @@ pub fn read_structured(reply: &str, schema: &Schema) -> Result<Value, String> {
     let wrapped = is_wrapped(schema);
     let mut first_problem = None;
     for candidate in candidates(reply) {
-        for value in readings(candidate) {
+        let read = reading(candidate).unwrap_or_else(|large| {
+            first_problem.get_or_insert(large);
+            None
+        });
+        if let Some(value) = read {
             let unwrapped = match value.get("value") {
                 Some(inner) if wrapped && value.as_object().is_some_and(|map| map.len() == 1) => inner.clone(),
                 _ => value,
@@ -37,8 +42,10 @@ pub fn read_structured(reply: &str, schema: &Schema) -> Result<Value, String> {
             }
         }
     }
-    if let Some(value) = plain(reply, schema) {
-        return Ok(value);
+    match plain(reply, schema) {
+        Ok(Some(value)) => return Ok(value),
+        Ok(None) => {}
+        Err(large) => _ = first_problem.get_or_insert(large),
     }
     Err(first_problem
         .map_or_else(|| "the reply holds no JSON".to_owned(), |problem| format!("the JSON does not fit: {problem}")))
@@ -58,17 +65,19 @@ fn is_wrapped(schema: &Schema) -> bool {
 }
 
 /// A bare word where a word is wanted: yes and no, numbers, the words of an enum, a plain text.
-fn plain(reply: &str, schema: &Schema) -> Option<Value> {
+fn plain(reply: &str, schema: &Schema) -> Result<Option<Value>, String> {
     let text = reply.trim().trim_end_matches("</s>").trim().trim_matches(['"', '`', '*']).trim_end_matches('.');
     let truth = match text.to_lowercase().as_str() {
         "yes" | "true" => Some(Value::Bool(true)),
         "no" | "false" => Some(Value::Bool(false)),
         _ => None,
     };
-    let number = text.replace(',', "").parse::<f64>().ok().and_then(serde_json::Number::from_f64).map(Value::Number);
-    let whole = text.replace(',', "").parse::<i64>().ok().map(Value::from);
-    let candidates = [truth, whole, number, Some(Value::String(text.to_owned()))];
-    candidates.into_iter().flatten().find(|value| !text.contains(['{', '[']) && schema.validate(value).is_ok())
+    let number = match read_number(&text.replace(',', "")) {
+        Err(large) if schema.validate(&json!(0)).is_ok() => return Err(large),
+        read => read.ok().flatten().map(Value::Number),
+    };
+    let candidates = [truth, number, Some(Value::String(text.to_owned()))];
+    Ok(candidates.into_iter().flatten().find(|value| !text.contains(['{', '[']) && schema.validate(value).is_ok()))
 }
 
 /// Regions of the reply that may be the JSON, most likely first.
@@ -112,16 +121,13 @@ fn region_end(text: &str) -> usize {
     text.len()
 }
 
-/// The candidate as it is, then mended.
-fn readings(text: &str) -> Vec<Value> {
-    if let Ok(value) = serde_json::from_str(text) {
-        return vec![value];
+/// The candidate as it is, or mended.
+fn reading(text: &str) -> Result<Option<Value>, String> {
+    let mended = || jsonrepair_rs::jsonrepair(text).ok().filter(|_| text.starts_with(['{', '[']));
+    match read_json(text)? {
+        None => mended().map_or(Ok(None), |mended| read_json(&mended)),
+        value => Ok(value),
     }
-    if !text.starts_with(['{', '[']) {
-        return Vec::new();
-    }
-    let mended = jsonrepair_rs::jsonrepair(text).ok();
-    mended.and_then(|text| serde_json::from_str(&text).ok()).into_iter().collect()
 }
 
 #[cfg(test)]
@@ -162,5 +168,26 @@ mod tests {
         check("{a: number}", "", "no JSON");
         check("boolean", "maybe", "no JSON");
         check("[number]", &"[".repeat(100_000), "");
+    }
+
+    #[test]
+    fn a_number_that_does_not_fit_is_named() {
+        let large = "12345678901234567890123";
+        let read = |schema: &str, reply: &str| read_structured(reply, &Schema::parse_short(&json!(schema)).unwrap());
+        let check = |schema: &str, reply: &str| {
+            let problem = read(schema, reply).expect_err(reply);
+            assert!(problem.contains(&format!("the number `{large}` does not fit into 64 bits")), "{reply}: {problem}");
+        };
+        check("integer", large);
+        check("any", large);
+        check("integer", "12,345,678,901,234,567,890,123.");
+        check("integer", "{\"value\": 12345678901234567890123}");
+        check("{a: number}", "So: {'a': 12345678901234567890123,}");
+        check("[number]", "```json\n[1, 12345678901234567890123]\n```");
+        assert!(read("number", "1e400").is_err_and(|problem| problem.contains("`1e400`")));
+        assert!(read("any", "1e400").is_err_and(|problem| problem.contains("`1e400`")));
+        assert_eq!(read("string", large), Ok(json!(large)));
+        assert_eq!(read("{a: number}", "{\"b\": 12345678901234567890123} {\"a\": 3}"), Ok(json!({"a": 3})));
+        assert_eq!(read("integer", "18446744073709551615"), Ok(json!(u64::MAX)));
     }
 }

@@ -39,10 +39,10 @@ fn read(reference: &str) -> Result<(String, String), String> {
     read.map(|_| ("<stdin>".to_owned(), text)).map_err(|error| format!("standard input cannot be read: {error}"))
 }
 
-/// Loads a workflow; problems are shown on standard error.
-pub(super) fn load(flowrun: &Flowrun, reference: &str) -> Result<Arc<Workflow>, ExitCode> {
+/// Loads a workflow; problems are shown on standard error, warnings only if it is not to be quiet.
+pub(super) fn load(flowrun: &Flowrun, reference: &str, quiet: bool) -> Result<Arc<Workflow>, ExitCode> {
     let (name, text) = read(reference).map_err(|problem| refuse(&problem))?;
-    load_text(flowrun, &name, &text, &Files)
+    load_text(flowrun, &name, &text, &Files, quiet)
 }
 
 /// The same for a text that is at hand.
@@ -51,10 +51,13 @@ pub(super) fn load_text(
     name: &str,
     text: &str,
     library: &dyn Library,
+    quiet: bool,
 ) -> Result<Arc<Workflow>, ExitCode> {
     match flowrun.check_text_with(name, text, library) {
         Ok((checked, source)) => {
-            show(&checked.warnings, Some(&source));
+            if !quiet {
+                show(&checked.warnings, Some(&source));
+            }
             Ok(checked.workflow)
         }
         Err(LoadError::Unreadable { reason, .. }) => Err(refuse(&reason)),

@@ -21,7 +21,7 @@ pub(super) enum Format {
 
 pub(super) fn draw(reference: &str, format: Format) -> ExitCode {
     let flowrun = Flowrun::builder().build();
-    let graph = match check::load(&flowrun, reference) {
+    let graph = match check::load(&flowrun, reference, false) {
         Ok(workflow) => workflow.graph.clone(),
         Err(code) => return code,
     };

@@ -12,13 +12,15 @@ use flowrun_engine::definition::ModelDef;
 use flowrun_engine::diagnostic::did_you_mean;
 use flowrun_engine::event::Logged;
 use flowrun_engine::graph::Workflow;
+use flowrun_engine::json::read_json;
 use flowrun_engine::run::{RunOptions, RunOutcome};
+use flowrun_engine::source::Source;
 use serde_json::{Map, Value, json};
 
 use super::corrections::Watched;
 use super::drive::{DriveArgs, Driven, Place, What, drive};
 use super::kept::Kept;
-use super::run::{inputs_over, usage};
+use super::run::{inputs_over, read_yaml, usage};
 use super::{InputArgs, check, refuse};
 use crate::compare::{find_step, node_name};
 use crate::library::Files;
@@ -131,7 +133,7 @@ fn changed_workflow(
     let bare = Flowrun::builder().build();
     let name = args.file.as_ref().map_or_else(|| origin.name(), |file| file.display().to_string());
     if args.set.is_empty() && node_models.is_empty() && args.file.is_some() {
-        return Ok((check::load(&bare, &name)?, Vec::new()));
+        return Ok((check::load(&bare, &name, args.drive.quiet)?, Vec::new()));
     }
     let text = match &args.file {
         Some(file) => crate::library::read_file(file),
@@ -141,7 +143,7 @@ fn changed_workflow(
     };
     let mut models = Vec::new();
     let changed = text.and_then(|text| {
-        let mut file: Value = serde_yaml::from_str(&text).map_err(|error| format!("`{name}`: {error}"))?;
+        let mut file: Value = read_yaml(&text).map_err(|problem| format!("`{name}`: {problem}"))?;
         for change in &args.set {
             set(&mut file, change)?;
         }
@@ -156,7 +158,7 @@ fn changed_workflow(
     let text = changed.map_err(|problem| refuse(&problem))?;
     let then = Kept::then(origin, store);
     let library: &dyn Library = if args.file.is_some() { &Files } else { &then };
-    Ok((check::load_text(&bare, &name, &text, library)?, models))
+    Ok((check::load_text(&bare, &name, &text, library, args.drive.quiet)?, models))
 }
 
 /// The node at `a/b` of a file.
@@ -195,7 +197,8 @@ fn set(file: &mut Value, change: &str) -> Result<(), String> {
     }
     let verbatim = Value::String(text.to_owned());
     let was_text = at.get(last).is_some_and(Value::is_string);
-    let value = if was_text { verbatim } else { serde_yaml::from_str(text).unwrap_or(verbatim) };
+    let read = || Source::yaml_or_text(text).map_err(|problem| format!("`{flag}`: {problem}"));
+    let value = if was_text { verbatim } else { read()? };
     at.insert(last.to_owned(), value);
     Ok(())
 }
@@ -236,7 +239,11 @@ fn corrections(given: &[String], log: &RunLog) -> Result<BTreeMap<String, Value>
         let was = ended.and_then(|event| event.text("value")).and_then(|hash| log.value(hash));
         let verbatim = Value::String(text.to_owned());
         let is_text = was.as_ref().is_some_and(Value::is_string);
-        let value = if is_text { verbatim } else { serde_json::from_str(text).unwrap_or(verbatim) };
+        let value = match read_json(text) {
+            _ if is_text => verbatim,
+            Err(large) => return Err(format!("`--correct {step}`: {large}")),
+            Ok(value) => value.unwrap_or(verbatim),
+        };
         corrections.insert(step.to_owned(), value);
     }
     Ok(corrections)

@@ -70,7 +70,7 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> 
         return Ok(refuse(&problem));
     }
     let origin = Origin::of(run);
-    let workflow = match workflow_of(run, &origin, &*store) {
+    let workflow = match workflow_of(run, &origin, &*store, args.quiet) {
         Ok(workflow) => workflow,
         Err(code) => return Ok(code),
     };
@@ -134,7 +134,7 @@ fn again(id: &str) -> String {
 }
 
 /// The workflow that a run began with: its file if that still says the same, what the store has of it if there is no file any more.
-fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<Workflow>, ExitCode> {
+fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store, quiet: bool) -> Result<Arc<Workflow>, ExitCode> {
     let bare = Flowrun::builder().build();
     let kept = origin.text(store);
     let is_replay = origin.replay_of.is_some();
@@ -147,7 +147,7 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<
     let text = match (loaded, &kept) {
         (Some(text), _) => text,
         (None, Some(kept)) => {
-            if !is_replay && !["", "-"].contains(&origin.reference.as_str()) {
+            if !quiet && !is_replay && !["", "-"].contains(&origin.reference.as_str()) {
                 say(&format!(
                     "note: there is no `{}` in this folder any more; the run goes on as it was recorded",
                     clean(&origin.reference)
@@ -165,7 +165,7 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store) -> Result<Arc<
         ));
     };
     let library = if is_replay { Kept::then(origin, store) } else { Kept::now(origin, store) };
-    let workflow = check::load_text(&bare, &origin.name(), &text, &library).inspect_err(|_| changed())?;
+    let workflow = check::load_text(&bare, &origin.name(), &text, &library, quiet).inspect_err(|_| changed())?;
     let began = began_with(run, store);
     if began.is_none_or(|began| began == workflow.hash) {
         return Ok(workflow);

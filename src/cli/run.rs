@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::ExitCode;
 
+use flowrun_engine::diagnostic::Diagnostic;
 use flowrun_engine::graph::Workflow;
+use flowrun_engine::json::read_json;
 use flowrun_engine::run::RunOptions;
 use flowrun_engine::schema::Schema;
+use flowrun_engine::source::Source;
 use serde_json::{Map, Value, json};
 
 use super::drive::{Driven, Place, What, drive};
@@ -15,7 +18,7 @@ use crate::{Flowrun, Origin};
 
 pub(super) async fn run(reference: &str, args: RunArgs) -> ExitCode {
     let bare = Flowrun::builder().build();
-    let workflow = match check::load(&bare, reference) {
+    let workflow = match check::load(&bare, reference, args.drive.quiet) {
         Ok(workflow) => workflow,
         Err(code) => return code,
     };
@@ -53,8 +56,7 @@ pub(super) fn inputs_over(
     if let Some(path) = &args.input_file {
         let shown = path.display();
         let text = fs::read_to_string(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
-        let value: Value = serde_yaml::from_str(&text).map_err(|error| format!("`{shown}`: {error}"))?;
-        match value {
+        match read_data(&shown.to_string(), &text)? {
             Value::Object(map) => inputs.extend(map),
             _ => return Err(format!("`{shown}` is not a mapping of inputs")),
         }
@@ -79,6 +81,25 @@ pub(super) fn inputs_over(
     Ok(inputs)
 }
 
+/// The value of a file: JSON, or else YAML.
+pub(super) fn read_data(name: &str, text: &str) -> Result<Value, String> {
+    match read_json(text.strip_prefix('\u{feff}').unwrap_or(text)) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => read_yaml(text).map_err(|problem| format!("`{name}`: {problem}")),
+        Err(problem) => Err(format!("`{name}`: {problem}")),
+    }
+}
+
+/// The value of a YAML text.
+pub(super) fn read_yaml(text: &str) -> Result<Value, String> {
+    let said = |problem: &Diagnostic| match &problem.place {
+        Some(place) => format!("{} at line {} column {}", problem.message, place.line, place.column),
+        None => problem.message.clone(),
+    };
+    let read = Source::parse("", text).map(|(_, value)| value);
+    read.map_err(|problems| problems.first().map(said).unwrap_or_default())
+}
+
 /// What a text of the command line means to a type: itself where texts fit, else JSON. JSON that does not fit stays as it was
 /// meant, so that what the run says of it points inside.
 pub(super) fn input_value(schema: &Schema, text: &str) -> Result<Value, String> {
@@ -87,10 +108,11 @@ pub(super) fn input_value(schema: &Schema, text: &str) -> Result<Value, String> 
     if schema.only_type() == Some("string") {
         return Ok(verbatim);
     }
-    match serde_json::from_str(text) {
-        Ok(value) if !takes_text || schema.validate(&value).is_ok() => Ok(value),
-        Err(error) if !takes_text && matches!(schema.only_type(), Some("array" | "object")) => {
-            let error = error.to_string();
+    match read_json(text) {
+        Err(large) if !takes_text || schema.validate(&json!(0)).is_ok() => Err(large),
+        Ok(Some(value)) if !takes_text || schema.validate(&value).is_ok() => Ok(value),
+        Ok(None) if !takes_text && matches!(schema.only_type(), Some("array" | "object")) => {
+            let error = serde_json::from_str::<Value>(text).err().map(|error| error.to_string()).unwrap_or_default();
             let what = error.split(" at line ").next().unwrap_or(&error);
             let at = error.rsplit(' ').next().unwrap_or_default();
             Err(format!("not JSON: {what} at column {at}"))

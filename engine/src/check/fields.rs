@@ -120,11 +120,12 @@ impl Checker<'_> {
                 format!("it stands in `params`: `params: {{{key}: {value}}}`")
             }
             None if is_attribute(key) => "this attribute does not apply here".to_owned(),
-            None => format!(
-                "a node of kind `{}` takes {}; every node takes needs, when, for_each, retry, on_error, output and others",
-                spec.name,
-                known.collect::<Vec<_>>().join(", ")
-            ),
+            None => {
+                let fields = known.collect::<Vec<_>>().join(", ");
+                let own = format!("a node of kind `{}` takes {fields}; ", spec.name);
+                let own = if fields.is_empty() { "" } else { &own };
+                format!("{own}every node takes needs, when, for_each, retry, on_error, output and others")
+            }
         };
         let message = format!("a node of kind `{}` has no `{shown}`", spec.name);
         self.error(codes::UNKNOWN_KEY, at, Part::Key, message).help.push(help);
@@ -162,7 +163,11 @@ impl Checker<'_> {
                 self.compiled(&Value::Object(map), at, known, uses).map(Field::Tree)
             }
             FieldFormat::Names => self.names_field(field, value, at),
-            FieldFormat::Expression | FieldFormat::ExpressionOrNames | FieldFormat::Choice => {
+            FieldFormat::Map if value.is_number() || value.is_boolean() || value.is_array() => {
+                let example = field.doc.split(',').next().unwrap_or_default();
+                self.typed(value, false, &format!("a mapping such as `{{{example}: …}}`, or an expression"), at)
+            }
+            FieldFormat::Expression | FieldFormat::ExpressionOrNames | FieldFormat::Choice | FieldFormat::Map => {
                 self.compiled(value, at, known, uses).map(Field::Tree)
             }
             FieldFormat::Text => self.text(value, at).map(|text| Field::Literal(Value::String(text.to_owned()))),

@@ -134,7 +134,7 @@ impl Checker<'_> {
         });
         for problem in checked.err().unwrap_or_default() {
             let at: Vec<&str> = path.iter().copied().chain(["fallback"]).collect();
-            let message = format!("the fallback is no good plan: {}: {}", problem.path, problem.message);
+            let message = format!("the fallback is no good plan: {}", problem.line());
             self.error(codes::BAD_PLAN, &at, Part::Value, message).help.extend(problem.help);
         }
     }

@@ -17,7 +17,7 @@ fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
     }
     .field("prompt", FieldFormat::Template, "the question")
     .field("ask", FieldFormat::Slotted, "the question, literal")
-    .field("params", FieldFormat::Expression, "sampling")
+    .field("params", FieldFormat::Map, "sampling")
     .field("system", FieldFormat::Template, "the role");
     let plan = KindSpec { calls_model: true, cache: CacheScope::Shared, ..KindSpec::leaf("plan") }
         .required("prompt", FieldFormat::Template, "the question")

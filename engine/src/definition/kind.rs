@@ -115,6 +115,8 @@ pub enum FieldFormat {
     Formula,
     /// An expression, or a YAML tree of expressions.
     Expression,
+    /// A YAML mapping of expressions, or an expression that gives a map.
+    Map,
     /// An expression tree, or a YAML list of literal names that stands for `{name: name}` (`with` of a plan).
     ExpressionOrNames,
     /// A literal text.

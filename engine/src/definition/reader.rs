@@ -262,16 +262,21 @@ impl Reader<'_> {
             let (schema, default) = match value {
                 Value::String(text) => match text.split_once('=') {
                     Some((schema, default)) => {
-                        let default = default.trim();
-                        let default =
-                            serde_yaml::from_str(default).unwrap_or_else(|_| Value::String(default.to_owned()));
-                        (Value::String(schema.trim().to_owned()), Some(default))
+                        (Value::String(schema.trim().to_owned()), Some(default.trim().to_owned()))
                     }
                     None => (Value::String(text), None),
                 },
                 other => (other, None),
             };
             let schema = Schema::parse_short(&schema).unwrap_or_else(|error| self.bad_schema(error));
+            let default = default.and_then(|text| match Source::yaml_or_text(&text) {
+                Err(_) if schema.only_type() == Some("string") => Some(Value::String(text)),
+                Err(message) => {
+                    self.problem(Part::Value, codes::WRONG_TYPE, message);
+                    None
+                }
+                Ok(value) => Some(value),
+            });
             definition.inputs.insert(name, InputDef { schema, default });
             self.path.pop();
         }

@@ -5,9 +5,11 @@ use std::sync::LazyLock;
 use minijinja::value::{Kwargs, Rest};
 use minijinja::{Environment, Error, Value};
 use regex::Regex;
-use serde_json::Value as Json;
+use serde_json::{Number, Value as Json};
 
 use super::convert::{from_json, invalid, to_json};
+use super::list_filters::same;
+use crate::json::{read_json, read_number};
 
 /// Every filter of the language.
 pub(super) const FILTERS: &[&str] = &[
@@ -72,16 +74,16 @@ pub(super) fn add(environment: &mut Environment<'static>) {
     environment.add_filter("number_eq", |args: Rest<Value>, named: Kwargs| number_eq(Given(args, named)));
     environment.add_filter("regex", |args: Rest<Value>, named: Kwargs| regex(Given(args, named)));
     environment.add_filter("lines", |args: Rest<Value>, named: Kwargs| {
-        on_text("lines", Given(args, named), |text| lines(text).into_iter().collect())
+        on_text("lines", Given(args, named), |text| Ok(lines(text).into_iter().collect()))
     });
     environment.add_filter("last_line", |args: Rest<Value>, named: Kwargs| {
-        on_text("last_line", Given(args, named), |text| lines(text).pop().map_or(Json::Null, Json::from))
+        on_text("last_line", Given(args, named), |text| Ok(lines(text).pop().map_or(Json::Null, Json::from)))
     });
     environment.add_filter("first_sentence", |args: Rest<Value>, named: Kwargs| {
-        on_text("first_sentence", Given(args, named), |text| Json::from(first_sentence(text)))
+        on_text("first_sentence", Given(args, named), |text| Ok(Json::from(first_sentence(text))))
     });
     environment.add_filter("json", |args: Rest<Value>, named: Kwargs| {
-        on_text("json", Given(args, named), |text| serde_json::from_str(text.trim()).unwrap_or(Json::Null))
+        on_text("json", Given(args, named), |text| Ok(read_json(text.trim()).map_err(invalid)?.unwrap_or(Json::Null)))
     });
     environment.add_filter("tojson", |value: Value| Ok::<_, Error>(to_json(&value)?.to_string()));
 }
@@ -95,13 +97,13 @@ fn default(args: Given) -> Outcome {
     Ok(args.value)
 }
 
-fn on_text(filter: &str, args: Given, make: impl Fn(&str) -> Json) -> Outcome {
+fn on_text(filter: &str, args: Given, make: impl Fn(&str) -> Result<Json, Error>) -> Outcome {
     let args = Args::bind(filter, args, &[])?;
     if args.value.is_none() {
         return Ok(from_json(&Json::Null));
     }
     match args.value.as_str() {
-        Some(text) => Ok(from_json(&make(text))),
+        Some(text) => Ok(from_json(&make(text)?)),
         None => Err(invalid(format!("`{filter}` wants a text"))),
     }
 }
@@ -128,34 +130,33 @@ static MAGNITUDE: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// The last number in a text; with `words` also its magnitude (`37.4 million`). Null if there is none.
-pub(super) fn last_number(text: &str, words: bool) -> Json {
-    let Some(found) = NUMBER.find_iter(text).last() else { return Json::Null };
+fn last_number(text: &str, words: bool) -> Result<Json, Error> {
+    let Some(found) = NUMBER.find_iter(text).last() else { return Ok(Json::Null) };
     let mut digits = found.as_str().replace(',', "").replace('−', "-");
     let joined_before = text[..found.start()].chars().next_back().is_some_and(char::is_alphanumeric);
     if joined_before && digits.starts_with('-') {
         digits.remove(0);
     }
     let magnitude = MAGNITUDE.captures(&text[found.end()..]).filter(|_| words);
-    let factor = magnitude.map_or(1.0, |word| match word[1].to_ascii_lowercase().as_str() {
-        "thousand" => 1e3,
-        "million" => 1e6,
-        "billion" => 1e9,
-        _ => 1e12,
+    let zeros = magnitude.map_or(0, |word| match word[1].to_ascii_lowercase().as_str() {
+        "thousand" => 3,
+        "million" => 6,
+        "billion" => 9,
+        _ => 12,
     });
-    if factor == 1.0
-        && let Ok(integer) = digits.parse::<i64>()
-    {
-        return Json::from(integer);
+    if !digits.contains('.') {
+        digits.push_str(&"0".repeat(zeros));
+        return read_number(&digits).map(Json::from).map_err(invalid);
     }
-    let value = digits.parse::<f64>().unwrap_or(f64::NAN) * factor;
-    whole_or_float(value)
+    let value = digits.parse::<f64>().unwrap_or(f64::NAN) * 10f64.powi(zeros as i32);
+    Ok(whole_or_float(value))
 }
 
 fn whole_or_float(value: f64) -> Json {
     if value.fract() == 0.0 && value.abs() < 9e15 {
         Json::from(value as i64)
     } else {
-        serde_json::Number::from_f64(value).map_or(Json::Null, Json::Number)
+        Number::from_f64(value).map_or(Json::Null, Json::Number)
     }
 }
 
@@ -165,25 +166,20 @@ fn number(args: Given) -> Outcome {
         return Ok(args.value);
     }
     match args.value.as_str() {
-        Some(text) => Ok(from_json(&last_number(text, args.flag(0)))),
+        Some(text) => Ok(from_json(&last_number(text, args.flag(0))?)),
         None => Err(invalid("`number` wants a text")),
-    }
-}
-
-/// A number, or the last number of a text.
-pub(super) fn as_number(value: &Json) -> Option<f64> {
-    match value {
-        Json::Number(number) => number.as_f64(),
-        Json::String(text) => last_number(text, false).as_f64(),
-        _ => None,
     }
 }
 
 fn number_eq(args: Given) -> Outcome {
     let args = Args::bind("number_eq", args, &["other"])?;
     let other = args.json(0)?.ok_or_else(|| invalid("`number_eq` wants a number to compare with"))?;
-    let (left, right) = (as_number(&to_json(&args.value)?), as_number(&other));
-    Ok(Value::from(left.is_some() && left == right))
+    let read = |value: Json| match value {
+        Json::String(text) => last_number(&text, false),
+        other => Ok(other),
+    };
+    let (left, right) = (read(to_json(&args.value)?)?, read(other)?);
+    Ok(Value::from(left.is_number() && same(&left, &right)))
 }
 
 /// The first match of a pattern, or of its group; null if there is none.

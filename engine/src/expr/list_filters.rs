@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use minijinja::value::{Kwargs, Rest};
 use minijinja::{Environment, Error, Value};
-use serde_json::{Value as Json, json};
+use serde_json::{Number, Value as Json, json};
 
 use super::convert::{from_json, invalid, to_json};
 use super::filters::{Args, Given};
@@ -60,16 +60,21 @@ fn attribute(filter: &str, item: &Json, path: &str) -> Result<Json, Error> {
 }
 
 /// Equality of answers: numbers by value, everything else as it is.
-fn same(a: &Json, b: &Json) -> bool {
+pub(super) fn same(a: &Json, b: &Json) -> bool {
     match (a, b) {
-        (Json::Number(_), Json::Number(_)) => a.as_f64() == b.as_f64(),
+        (Json::Number(a), Json::Number(b)) => a == b || a.is_f64() != b.is_f64() && a.as_f64() == b.as_f64(),
         _ => a == b,
     }
 }
 
 fn order(filter: &str, a: &Json, b: &Json) -> Result<Ordering, Error> {
     match (a, b) {
-        (Json::Number(_), Json::Number(_)) => Ok(a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal)),
+        (Json::Number(a), Json::Number(b)) => {
+            // As floats, whole numbers beyond 2^53 are equal to their neighbours.
+            let exact = |number: &Number| number.as_i128().filter(|whole| whole.abs() > 1 << 53);
+            let order = a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal);
+            Ok(order.then(exact(a).cmp(&exact(b))))
+        }
         (Json::String(a), Json::String(b)) => Ok(a.cmp(b)),
         (Json::Bool(a), Json::Bool(b)) => Ok(a.cmp(b)),
         _ => Err(invalid(format!("`{filter}` cannot order values of different types, or lists, maps and nulls"))),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::Driver;
+use crate::diagnostic::Diagnostic;
 use crate::event::{DecideField, Decision};
 use crate::expr::{ExprError, Tree};
 use crate::failure::StepError;
@@ -172,8 +173,7 @@ impl Driver {
         let keys = input.as_ref().and_then(|input| input.json().as_object()).into_iter().flat_map(Map::keys);
         let keys: Vec<String> = keys.filter(|key| *key != "question").cloned().collect();
         self.context.plans.check(plan, &keys, rules).map_err(|problems| {
-            let lines: Vec<String> =
-                problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
+            let lines: Vec<String> = problems.iter().map(Diagnostic::line).collect();
             StepError::terminal("bad_plan", format!("the plan does not check: {}", lines.join("; ")))
         })
     }

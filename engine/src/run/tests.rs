@@ -321,7 +321,7 @@ async fn a_forged_plan_is_a_typed_error() {
     };
     let step = |id: &str, ask: &str| json!({"id": id, "ask": ask, "type": "text"});
     for (plan, words) in [
-        (json!("rm -rf"), "no plan"),
+        (json!("rm -rf"), "the plan does not check: this is no plan: `"),
         (json!({"steps": [{"id": "../x", "ask": "y", "type": "text"}]}), "no id"),
         (json!({"steps": [step("a", "{b}"), step("b", "{a}")]}), "circle"),
         (json!({"steps": [step("a", "x"), step("b", "x"), step("c", "x"), step("d", "x")]}), "limits.nodes"),

@@ -14,6 +14,7 @@ use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 use serde_json::Value;
 
 use crate::diagnostic::{Code, Diagnostic, Place, codes};
+use crate::json::read_number;
 
 /// A file's text with an index from document paths to places.
 #[derive(Debug)]
@@ -58,7 +59,18 @@ impl Source {
         if problems.is_empty() { Ok((source, value)) } else { Err(problems) }
     }
 
-    /// The same, going on behind single values that a workflow cannot hold: they read as null and are reported.
+    /// What a text on a line means: YAML, or the text as it stands.
+    ///
+    /// # Errors
+    /// A number in it that no value holds.
+    pub fn yaml_or_text(text: &str) -> Result<Value, String> {
+        Self::parse("", text).map(|(_, value)| value).or_else(|problems| {
+            let wrong = problems.into_iter().find(|problem| problem.code == codes::WRONG_TYPE);
+            wrong.map_or(Ok(Value::String(text.to_owned())), |problem| Err(problem.message))
+        })
+    }
+
+    /// The same as `parse`, going on behind single values that a workflow cannot hold: they read as null and are reported.
     pub(crate) fn parse_all(name: &str, text: &str) -> Result<(Self, Value, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut source = Self::unparsed(name, text);
         if text.len() > Self::BYTES_MAX {
@@ -178,10 +190,14 @@ impl Source {
             Yaml::Null => Value::Null,
             Yaml::Bool(flag) => Value::Bool(flag),
             Yaml::String(text) => Value::String(text),
-            Yaml::Number(number) => match serde_json::to_value(&number) {
-                Ok(number) if !number.is_null() => number,
-                _ => self.refuse_value(path, codes::WRONG_TYPE, "values are JSON, which has no such number", problems),
-            },
+            Yaml::Number(number) => {
+                // An anchor may stand before it.
+                let raw = self.shown(&parts(path)).rsplit(' ').next().unwrap_or_default();
+                let no_such = || "values are JSON, which has no such number".to_owned();
+                let json = serde_json::to_value(&number).ok().filter(|number| !number.is_null()).ok_or_else(no_such);
+                let json = read_number(raw).and(json);
+                json.unwrap_or_else(|message| self.refuse_value(path, codes::WRONG_TYPE, &message, problems))
+            }
             Yaml::Sequence(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for (index, item) in items.into_iter().enumerate() {
@@ -222,8 +238,7 @@ impl Source {
 
     /// A key that is a list or a mapping: `{{ x }}` without quotes, mostly.
     fn refuse_key(&self, path: &[String], problems: &mut Vec<Diagnostic>) {
-        let parts: Vec<&str> = path.iter().map(String::as_str).collect();
-        let spot = self.spot(&parts).0;
+        let spot = self.spot(&parts(path)).0;
         let raw = &self.text[spot.value.clone()];
         if raw.starts_with("{{") {
             let message = "a value that begins with `{` is a mapping of YAML";
@@ -239,11 +254,14 @@ impl Source {
     }
 
     fn refuse_value(&self, path: &[String], code: Code, message: &str, problems: &mut Vec<Diagnostic>) -> Value {
-        let parts: Vec<&str> = path.iter().map(String::as_str).collect();
-        let place = Some(self.place(&parts, Part::Value));
+        let place = Some(self.place(&parts(path), Part::Value));
         problems.push(Diagnostic { place, ..Diagnostic::error(code, path.join("."), message) });
         Value::Null
     }
+}
+
+fn parts(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
 }
 
 /// Byte offsets of characters; in ASCII they are the same numbers.
@@ -335,6 +353,38 @@ mod tests {
         assert_eq!((place.line, place.column), (2, 14));
         let key = source.place(&["a", "b"], Part::Key);
         assert_eq!((key.line, key.column, key.end - key.start), (2, 3, 1));
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_refused_where_they_stand() {
+        let check = |number: &str| {
+            for text in [format!("a: {number}"), format!("a: [b, &x {number}]"), format!("a: {{b: {number}, c: 1}}\n")]
+            {
+                let problems = Source::parse("f.yaml", &text).expect_err(&text);
+                let place = problems[0].place.as_ref().unwrap();
+                assert!(
+                    problems.len() == 1 && problems[0].message.contains("does not fit into 64 bits"),
+                    "{problems:?}"
+                );
+                assert_eq!(problems[0].code, codes::WRONG_TYPE, "{text}");
+                assert!(text[place.start..].starts_with(number) || text.contains('&'), "{text}: {place:?}");
+            }
+        };
+        check("12345678901234567890123");
+        check("-9223372036854775809");
+        check("0xFFFFFFFFFFFFFFFFFF");
+        check(&"9".repeat(48));
+        // YAML takes `1e400` for a text, which nothing rounds.
+        for text in [
+            "a: 1e400",
+            "a: '99999999999999999999'",
+            "a: |\n  1e400",
+            "a: 012345678901234567890123",
+            "a: 12e2",
+            "a: 18446744073709551615",
+        ] {
+            assert!(Source::parse("f.yaml", text).is_ok(), "{text}");
+        }
     }
 
     #[test]

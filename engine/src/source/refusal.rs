@@ -9,6 +9,7 @@ use saphyr::{LoadableYamlNode, MarkedYaml};
 
 use super::{Offsets, Source};
 use crate::diagnostic::{Code, Diagnostic, codes};
+use crate::json::read_number;
 
 /// Doubled keys that are reported at once.
 const DUPLICATES_MAX: usize = 20;
@@ -54,6 +55,12 @@ pub(super) fn explain(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnos
     }
     let offsets = Offsets::new(&source.text);
     let at = error.location().map_or(0, |location| offsets.byte(location.index()));
+    let number = said.split('`').nth(1).filter(|_| said.contains("invalid type: integer"));
+    if let Some(message) = number.and_then(|number| read_number(number).err()) {
+        let length = source.text[at..].find(|c: char| c.is_whitespace() || ",]}".contains(c));
+        let end = length.map_or(source.text.len(), |length| at + length);
+        return vec![place(source, codes::WRONG_TYPE, at..end, message)];
+    }
     let line = source.lines.partition_point(|start| *start <= at) - 1;
     let line = source.lines[line]..source.lines[line] + source.line(line).len();
     let before = source.lines.partition_point(|start| *start < line.start).checked_sub(1);

@@ -36,7 +36,7 @@ pub fn kinds() -> BTreeMap<String, Arc<KindSpec>> {
         .field("ask", FieldFormat::Slotted, "the question, literal")
         .field("system", FieldFormat::Template, "the role")
         .field("model", FieldFormat::Text, "an alias")
-        .field("params", FieldFormat::Expression, "sampling");
+        .field("params", FieldFormat::Map, "sampling");
     let plan = KindSpec { calls_model: true, cache: CacheScope::Shared, ..KindSpec::leaf("plan") }
         .required("prompt", FieldFormat::Template, "the question")
         .field("with", FieldFormat::ExpressionOrNames, "names that texts may mention")
