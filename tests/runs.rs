@@ -380,3 +380,22 @@ fn what_is_no_database_is_said_and_nothing_is_left_beside_it() {
     }
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), before);
 }
+
+#[test]
+fn a_database_that_is_removed_under_a_run_is_missed() {
+    let place = Place::new();
+    place.write("r.yaml", "- {reply: fine, delay_ms: 400}\n");
+    place.write("slow.yaml", "flowrun: 1\nnodes: {a: {prompt: a}}\noutput: a\n");
+    let mut command = place.command(&["run", "slow.yaml", "--model", "scripted:r.yaml"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    let database = database(&place);
+    // The run is begun when its log has something.
+    while SqliteStore::open_to_read(&database).is_ok_and(|store| store.runs().is_ok_and(|runs| runs.is_empty())) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    fs::remove_dir_all(database.parent().unwrap()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert!(code(&output) == 0 && said.contains("was removed while it went on"), "{} {said}", code(&output));
+}

@@ -191,6 +191,8 @@ pub(super) async fn try_drive(
     }
     if let Some(problem) = store.as_ref().and_then(|store| store.problem()) {
         say(&format!("warning: the run could not be recorded whole: {problem}"));
+    } else if let Some(gone) = store.as_ref().map(|store| store.path()).filter(|path| !path.exists()) {
+        say(&format!("warning: the run is not recorded: `{}` was removed while it went on", gone.display()));
     }
     Ok(conclude(&id, &outcome, args, &seen, &questions, said))
 }
@@ -299,7 +301,7 @@ fn tell_problems(id: &str, outcome: &RunOutcome) {
         say(&format!("error: {place}{error}"));
         if error.code == "store" {
             say(&format!(
-                "help: what had finished is kept; when there is room again, `flowrun resume {id}` goes on from there"
+                "help: what had finished is kept; when the database can be written again, `flowrun resume {id}` goes on from there"
             ));
         }
     }
