@@ -129,9 +129,10 @@ static MAGNITUDE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?i)^\s*(thousand|million|billion|trillion)\b").expect("BUG: the pattern for magnitudes")
 });
 
-/// The last number in a text; with `words` also its magnitude (`37.4 million`). Null if there is none.
-fn last_number(text: &str, words: bool) -> Result<Json, Error> {
-    let Some(found) = NUMBER.find_iter(text).last() else { return Ok(Json::Null) };
+/// The last number in a text; with `words` also its magnitude (`37.4 million`). Null if there is none, or one that would be rounded:
+/// of several samples one may run wild, and is outvoted.
+fn last_number(text: &str, words: bool) -> Json {
+    let Some(found) = NUMBER.find_iter(text).last() else { return Json::Null };
     let mut digits = found.as_str().replace(',', "").replace('−', "-");
     let joined_before = text[..found.start()].chars().next_back().is_some_and(char::is_alphanumeric);
     if joined_before && digits.starts_with('-') {
@@ -146,10 +147,10 @@ fn last_number(text: &str, words: bool) -> Result<Json, Error> {
     });
     if !digits.contains('.') {
         digits.push_str(&"0".repeat(zeros));
-        return read_number(&digits).map(Json::from).map_err(invalid);
+        return read_number(&digits).ok().flatten().map_or(Json::Null, Json::Number);
     }
     let value = digits.parse::<f64>().unwrap_or(f64::NAN) * 10f64.powi(zeros as i32);
-    Ok(whole_or_float(value))
+    whole_or_float(value)
 }
 
 fn whole_or_float(value: f64) -> Json {
@@ -166,7 +167,7 @@ fn number(args: Given) -> Outcome {
         return Ok(args.value);
     }
     match args.value.as_str() {
-        Some(text) => Ok(from_json(&last_number(text, args.flag(0))?)),
+        Some(text) => Ok(from_json(&last_number(text, args.flag(0)))),
         None => Err(invalid("`number` wants a text")),
     }
 }
@@ -176,9 +177,9 @@ fn number_eq(args: Given) -> Outcome {
     let other = args.json(0)?.ok_or_else(|| invalid("`number_eq` wants a number to compare with"))?;
     let read = |value: Json| match value {
         Json::String(text) => last_number(&text, false),
-        other => Ok(other),
+        other => other,
     };
-    let (left, right) = (read(to_json(&args.value)?)?, read(other)?);
+    let (left, right) = (read(to_json(&args.value)?), read(other));
     Ok(Value::from(left.is_number() && same(&left, &right)))
 }
 
