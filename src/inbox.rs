@@ -23,8 +23,6 @@ struct Posted {
     number: u64,
     step: String,
     value: ValueHash,
-    /// Whether it was there before this driver was.
-    is_old: bool,
 }
 
 /// Takes the letters of a run to it for as long as it is driven, those that wait already before it begins.
@@ -43,15 +41,15 @@ impl Inbox {
         let mut inbox = Self { store, run: run.to_owned(), answers, handed_in, judged };
         // Letters that cannot be read now are looked for again.
         let letters = inbox.store.letters(run).unwrap_or_default();
-        inbox.hand_in(letters, true);
+        inbox.hand_in(letters);
         inbox
     }
 
-    fn hand_in(&mut self, letters: Vec<Letter>, are_old: bool) {
+    fn hand_in(&mut self, letters: Vec<Letter>) {
         for Letter { number, step, value } in letters {
             if !self.handed_in.contains(&number) {
                 self.handed_in.push(number);
-                let posted = Posted { number, value: ValueHash::of(&value), is_old: are_old, step };
+                let posted = Posted { number, value: ValueHash::of(&value), step };
                 let taken = self.answers.hand_in(&posted.step, value);
                 self.judged.push(Box::pin(async move { (posted, taken.await) }));
             }
@@ -69,7 +67,7 @@ impl Inbox {
                     let (store, run) = (self.store.clone(), self.run.clone());
                     let letters = tokio::task::spawn_blocking(move || store.letters(&run).unwrap_or_default());
                     let letters = letters.await.unwrap_or_default();
-                    self.hand_in(letters, false);
+                    self.hand_in(letters);
                 }
             }
         }
@@ -80,7 +78,7 @@ impl Inbox {
         let (store, run, over) = (self.store.clone(), self.run.clone(), self.answers.is_over());
         let judge = move || {
             // The driver before may have taken it and not said so.
-            let is_late = matches!(result, Err(AnswerError::NotAsked(_))) && letter.is_old;
+            let is_late = matches!(result, Err(AnswerError::NotAsked(_)));
             let verdict = match result {
                 Err(_) if is_late && was_taken(&*store, &run, &letter.step, letter.value) => Ok(()),
                 result => result.map_err(|error| error.to_string()),

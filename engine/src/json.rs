@@ -9,7 +9,8 @@ use regex::{Captures, Regex};
 use serde_json::{Number, Value};
 
 static TEXT_OR_NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r#"(?s)"(?:[^"\\]|\\.)*"?|[-+.eE0-9]+"#).expect("BUG: the pattern for numbers of JSON")
+    Regex::new(r#"(?s)"(?:[^"\\]|\\.)*"?|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"#)
+        .expect("BUG: the pattern for numbers of JSON")
 });
 
 /// Reads JSON; `None` if the text is none.
@@ -19,6 +20,8 @@ static TEXT_OR_NUMBER: LazyLock<Regex> = LazyLock::new(|| {
 pub fn read_json(text: &str) -> Result<Option<Value>, String> {
     let mut large = None;
     let rest = TEXT_OR_NUMBER.replace_all(text, |found: &Captures| match read_number(&found[0]) {
+        // As in YAML: nothing can be told from it.
+        Ok(_) if &found[0] == "-0" => "0".to_owned(),
         Ok(_) => found[0].to_owned(),
         Err(message) => {
             large.get_or_insert(message);
@@ -53,6 +56,7 @@ mod tests {
         let check = |text: &str, expected: Value| assert_eq!(read_json(text), Ok(Some(expected)), "{text}");
         check("18446744073709551615", json!(u64::MAX));
         check(" [-9223372036854775808, 1.5e3, 0.1]", json!([i64::MIN, 1500.0, 0.1]));
+        check("[-0, -0.0]", json!([0, -0.0]));
         check("10000000000000000000000.0", json!(1e22));
         check(r#"{"12345678901234567890123": "é\"99999999999999999999 1e400"}"#, {
             json!({"12345678901234567890123": "é\"99999999999999999999 1e400"})
@@ -76,9 +80,15 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_no_number_of_json() {
-        for text in
-            ["99999999999999999999 apples", "[1e400", "0099999999999999999999x", "\"99999999999999999999", "é1e400"]
-        {
+        for text in [
+            "99999999999999999999 apples",
+            "[1e400",
+            "0099999999999999999999x",
+            "0099999999999999999999",
+            "+99999999999999999999",
+            "\"99999999999999999999",
+            "é1e400",
+        ] {
             assert_eq!(read_json(text), Ok(None), "{text}");
         }
     }

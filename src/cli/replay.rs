@@ -13,11 +13,11 @@ use flowrun_engine::diagnostic::did_you_mean;
 use flowrun_engine::event::Logged;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::json::read_json;
-use flowrun_engine::run::{RunOptions, RunOutcome};
+use flowrun_engine::run::RunOptions;
 use flowrun_engine::source::Source;
 use serde_json::{Map, Value, json};
 
-use super::corrections::Watched;
+use super::corrections::{Watched, compared};
 use super::drive::{DriveArgs, Driven, Place, What, drive};
 use super::kept::Kept;
 use super::run::{inputs_over, read_yaml, usage};
@@ -27,7 +27,6 @@ use crate::library::Files;
 use crate::render::clean;
 use crate::runs::{RunLog, Runs};
 use crate::store::SqliteStore;
-use crate::trace::counted;
 use crate::{Flowrun, Origin, configuration};
 
 /// Options of `replay`.
@@ -110,7 +109,7 @@ pub(super) async fn replay(wanted: &str, mut args: ReplayArgs) -> ExitCode {
         models,
         usage,
     };
-    drive(driven, &args.drive, |outcome, more| Some(compared(outcome, &log, corrected, &watched, more))).await
+    drive(driven, &args.drive, |outcome, more| Some(compared(outcome, &log, corrected, Some(&watched), more))).await
 }
 
 /// Inputs that the changed workflow does not take any more are left out, unless they were given for it.
@@ -260,39 +259,4 @@ fn changes(args: &ReplayArgs, node_models: &[String]) -> Vec<String> {
         .chain(models)
         .chain(args.correct.iter().map(|step| format!("--correct {step}")))
         .collect()
-}
-
-/// What a replay came to, beside the run that it replays.
-fn compared(
-    outcome: &RunOutcome,
-    log: &RunLog,
-    corrected: bool,
-    watched: &Watched,
-    more: &mut Map<String, Value>,
-) -> String {
-    let ended = log.events.iter().rev().find(|event| event.kind == "run_ended");
-    let before = ended.and_then(|event| event.text("output")).and_then(|hash| log.value(hash));
-    let changed = before != outcome.output;
-    let id = &log.info.id;
-    let idle = watched.without_effect(outcome.status);
-    let without_effect: Vec<Value> = idle.iter().map(|(step, why)| json!({"step": step, "why": why})).collect();
-    let replay = json!({
-        "of": id, "output_changed": changed, "reused": outcome.reused.steps, "ran": outcome.steps, "without_effect": without_effect,
-    });
-    more.insert("replay".to_owned(), replay);
-    let usage = outcome.reused.usage;
-    let tokens = counted(usage.prompt_tokens + usage.completion_tokens, "token");
-    let saved = format!("{} and {tokens} saved", counted(usage.calls, "call"));
-    let what = match (&before, changed) {
-        (None, _) => "it had no output to compare with".to_owned(),
-        (Some(_), _) if outcome.output.is_none() => "this time there is no output".to_owned(),
-        (Some(_), false) if corrected => "the correction changes nothing about the output".to_owned(),
-        (Some(_), true) if corrected => "the correction changes the output".to_owned(),
-        (Some(_), false) => "the output is the same".to_owned(),
-        (Some(_), true) => "the output is another one".to_owned(),
-    };
-    let (ran, reused) = (counted(outcome.steps, "step"), counted(outcome.reused.steps, "answer"));
-    let note = |(step, why): &(&str, &str)| format!("note: the correction of `{}` had no effect: {why}\n", clean(step));
-    let notes: String = idle.iter().map(note).collect();
-    format!("{notes}replayed {id}: {reused} taken over ({saved}), {ran} ran; {what}")
 }

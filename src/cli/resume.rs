@@ -11,11 +11,12 @@ use flowrun_engine::diagnostic::did_you_mean;
 use flowrun_engine::event::Status;
 use flowrun_engine::graph::Workflow;
 use flowrun_engine::id::ValueHash;
-use flowrun_engine::run::{RunOptions, StartError};
+use flowrun_engine::run::{RunOptions, RunOutcome, StartError};
 use flowrun_engine::schema::Schema;
 use flowrun_engine::store::{RunInfo, Store};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::corrections::compared;
 use super::drive::{DriveArgs, Driven, Place, What, try_drive};
 use super::kept::Kept;
 use super::run::input_value;
@@ -44,10 +45,10 @@ pub(super) async fn resume(wanted: &str, mut args: DriveArgs) -> ExitCode {
 fn run_to_resume(wanted: &str, store: &Arc<SqliteStore>) -> Result<RunInfo, String> {
     let runs = Runs::new(store.clone());
     let named = runs.find(wanted)?;
-    if wanted != "last" || may_go_on(&named).is_ok() {
+    let waits = |run: &RunInfo| may_go_on(run).is_ok() && !store.is_driven(&run.id).unwrap_or_default();
+    if wanted != "last" || waits(&named) {
         return Ok(named);
     }
-    let waits = |run: &RunInfo| may_go_on(run).is_ok() && !store.is_driven(&run.id).unwrap_or_default();
     let all = runs.all().map_err(|error| error.to_string())?;
     Ok(all.into_iter().rev().find(waits).unwrap_or(named))
 }
@@ -77,14 +78,18 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> 
     if args.model.is_empty() {
         args.model.extend(origin.model.clone());
     }
-    let prepared = replaying(&origin, &store).and_then(|options| Ok((options, node_models(&origin)?)));
-    let (options, models) = match prepared {
+    let prepared = replaying(&origin, &store).and_then(|replaying| Ok((replaying, node_models(&origin)?)));
+    let ((options, replayed), models) = match prepared {
         Ok(prepared) => prepared,
         Err(problem) => return Ok(refuse(&problem)),
     };
     let (what, usage) = (What::Again(run.id.clone()), String::new());
     let driven = Driven { workflow, what, place: Place::Open(store), options, models, usage };
-    match try_drive(driven, args, |_, _| None).await {
+    let corrected = !origin.corrections.is_empty();
+    let said = |outcome: &RunOutcome, more: &mut Map<String, Value>| {
+        replayed.map(|log| compared(outcome, &log, corrected, None, more))
+    };
+    match try_drive(driven, args, said).await {
         // Somebody else was quicker.
         Err(RunError::Start(StartError::Driven(id))) => Err(NotHere::Driven(id)),
         Err(RunError::Start(StartError::Over { id, status })) => Err(NotHere::Over { id, status }),
@@ -99,18 +104,19 @@ async fn go_on(run: &RunInfo, store: Arc<SqliteStore>, args: &mut DriveArgs) -> 
     }
 }
 
-/// A replay goes on as one: with the same memo and the same corrections.
-fn replaying(origin: &Origin, store: &Arc<SqliteStore>) -> Result<RunOptions, String> {
+/// A replay goes on as one: with the same memo, which is the run that it replays, and the same corrections.
+fn replaying(origin: &Origin, store: &Arc<SqliteStore>) -> Result<(RunOptions, Option<RunLog>), String> {
     let corrections = origin.corrections.clone().into_iter().collect();
     let mut options = RunOptions { corrections, fresh: origin.fresh, ..RunOptions::default() };
-    if let Some(replayed) = &origin.replay_of
-        && let Some(run) = store.run(replayed).map_err(|error| error.to_string())?
-    {
-        let log = Runs::new(store.clone()).load(&run).map_err(|error| error.to_string())?;
-        let memo = Memo::new(replayed, &log.events, |hash| log.value(&hash.to_string()));
-        options.memo = Some(Arc::new(memo));
-    }
-    Ok(options)
+    let Some(replayed) = &origin.replay_of else { return Ok((options, None)) };
+    let Some(run) = store.run(replayed).map_err(|error| error.to_string())? else {
+        say(&format!("note: the run {} is not kept any more: nothing is taken over from it", clean(replayed)));
+        return Ok((options, None));
+    };
+    let log = Runs::new(store.clone()).load(&run).map_err(|error| error.to_string())?;
+    let memo = Memo::new(replayed, &log.events, |hash| log.value(&hash.to_string()));
+    options.memo = Some(Arc::new(memo));
+    Ok((options, Some(log)))
 }
 
 fn node_models(origin: &Origin) -> Result<Vec<(String, ModelDef)>, String> {
@@ -144,6 +150,7 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store, quiet: bool) -
         None if ["", "-"].contains(&origin.reference.as_str()) => None,
         _ => library::read_file(origin.reference.as_ref()).ok(),
     };
+    let is_there = loaded.is_some();
     let text = match (loaded, &kept) {
         (Some(text), _) => text,
         (None, Some(kept)) => {
@@ -172,9 +179,10 @@ fn workflow_of(run: &RunInfo, origin: &Origin, store: &dyn Store, quiet: bool) -
     }
     let file = &origin.reference;
     Err(refuse(&format!(
-        "{}help: `flowrun replay {id} --file {file}` runs what is there now with every answer that still fits; or put the file back and \
-         resume",
-        changes(id, origin, store, &workflow)
+        "{}help: `flowrun replay {id}{}` runs {} with every answer that still fits; or put the file back and resume",
+        changes(id, origin, store, &workflow),
+        if is_there { format!(" --file {file}") } else { String::new() },
+        if is_there { "what is there now" } else { "what was there then" },
     )))
 }
 

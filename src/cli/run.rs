@@ -100,6 +100,11 @@ pub(super) fn read_yaml(text: &str) -> Result<Value, String> {
     read.map_err(|problems| problems.first().map(said).unwrap_or_default())
 }
 
+/// Whether a text was meant as the JSON that it would be if its numbers were rounded.
+fn fits_rounded(schema: &Schema, text: &str) -> bool {
+    serde_json::from_str(text).is_ok_and(|rounded| schema.validate(&rounded).is_ok())
+}
+
 /// What a text of the command line means to a type: itself where texts fit, else JSON. JSON that does not fit stays as it was
 /// meant, so that what the run says of it points inside.
 pub(super) fn input_value(schema: &Schema, text: &str) -> Result<Value, String> {
@@ -109,7 +114,7 @@ pub(super) fn input_value(schema: &Schema, text: &str) -> Result<Value, String> 
         return Ok(verbatim);
     }
     match read_json(text) {
-        Err(large) if !takes_text || schema.validate(&json!(0)).is_ok() => Err(large),
+        Err(large) if !takes_text || schema.validate(&json!(0)).is_ok() || fits_rounded(schema, text) => Err(large),
         Ok(Some(value)) if !takes_text || schema.validate(&value).is_ok() => Ok(value),
         Ok(None) if !takes_text && matches!(schema.only_type(), Some("array" | "object")) => {
             let error = serde_json::from_str::<Value>(text).err().map(|error| error.to_string()).unwrap_or_default();

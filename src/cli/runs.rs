@@ -5,16 +5,17 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use flowrun_engine::event::Status;
 use flowrun_engine::store::{RunInfo, StoreError};
 use serde_json::{Value, json};
 
 use super::db::DbArgs;
 use super::units::{age, bytes, parse_age, rfc_3339, table, utc};
 use super::{print, refuse, say, show};
-use crate::SqliteStore;
 use crate::render::clean;
 use crate::runs::{RunSummary, Runs, now_ms};
 use crate::trace::{counted, duration, thousands};
+use crate::{Origin, SqliteStore};
 
 /// The status words of runs.
 const STATUSES: [&str; 7] = ["success", "failed", "exhausted", "cancelled", "suspended", "running", "interrupted"];
@@ -186,6 +187,14 @@ fn prune(args: &PruneArgs) -> Result<ExitCode, String> {
             going.entry(run.0.id.clone()).or_insert(run);
         }
     }
+    let needed = replayed_by(&runs)?;
+    for (id, by) in args.runs.iter().filter_map(|name| needed.get_key_value(&*runs.find(name).ok()?.id)) {
+        if !going.contains_key(by) {
+            return Err(format!("the run {by} replays {id} and is not over; `flowrun resume {by}` goes on with it"));
+        }
+    }
+    let all: Vec<String> = going.keys().cloned().collect();
+    going.retain(|id, _| needed.get(id).is_none_or(|by| all.contains(by)));
     let rows: Vec<Vec<String>> = going.values().map(row).collect();
     print(&table(&rows, usize::MAX));
     let count = counted(going.len() as u64, "run");
@@ -201,6 +210,14 @@ fn prune(args: &PruneArgs) -> Result<ExitCode, String> {
     let said = remove(&runs, &going.into_keys().collect::<Vec<_>>())?;
     say(&format!("{count} removed{said}"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The runs whose answers a replay takes over that is not over, and which replay that is.
+fn replayed_by(runs: &Runs) -> Result<BTreeMap<String, String>, String> {
+    let all = runs.all().map_err(|error| error.to_string())?;
+    let is_over = |run: &RunInfo| run.summary.as_ref().is_some_and(|summary| summary.status != Status::Suspended);
+    let open = all.into_iter().filter(|run| !is_over(run));
+    Ok(open.filter_map(|run| Some((Origin::of(&run).replay_of?, run.id))).collect())
 }
 
 /// Removes runs and what nothing names any more; says what that came to.

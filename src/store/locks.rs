@@ -49,10 +49,12 @@ impl Locks {
         self.0.exists()
     }
 
-    /// Removes their folder, unless somebody drives a run.
+    /// Removes their folder, unless there is more than the gate.
     pub(super) fn remove(&self) {
-        // What stays is an empty folder.
-        let _stays = fs::remove_file(self.0.join(".gate")).and_then(|()| fs::remove_dir(&self.0));
+        if fs::read_dir(&self.0).is_ok_and(|entries| entries.count() == 1) {
+            // What stays is an empty folder.
+            let _stays = fs::remove_file(self.0.join(".gate")).and_then(|()| fs::remove_dir(&self.0));
+        }
     }
 
     /// Keeps all others who ask for it waiting until it is dropped.

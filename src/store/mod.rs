@@ -75,12 +75,11 @@ impl SqliteStore {
                 schema::migrate(&mut connection, path)?;
                 Ok(connection)
             });
-            migrated.map_err(|trouble| {
-                if is_first {
+            migrated.map_err(|trouble| trouble.at(path)).inspect_err(|error| {
+                if is_first && matches!(error, StoreError::Damaged { .. }) {
                     // What is no store keeps nothing of this one.
                     store.locks.remove();
                 }
-                trouble.at(path)
             })?
         };
         let desk = Desk::new(Writer::new(connection, path.to_owned()));

@@ -164,3 +164,35 @@ fn a_replay_of_another_file_goes_on_as_that_file() {
     let answered = bench.flowrun(&["answer", "last", "ask", "well", "--json", "--quiet"]);
     assert_eq!((code(&answered), &outcome(&answered)["output"][0]), (0, &json!("well")), "{}", stderr(&answered));
 }
+
+#[test]
+fn a_run_is_kept_as_long_as_a_replay_needs_it() {
+    let case = Case::new(
+        "flowrun: 1\nnodes:\n  a: {prompt: first, cache: run}\n  b: {prompt: \"then {{ a }}\", cache: run}\noutput: b\n",
+    );
+    let mut held = case.clone();
+    held.workflow = held
+        .workflow
+        .replace("\"then", "\"{{ ask }} then")
+        .replace("  b:", "  ask: {kind: human, prompt: \"Well?\"}\n  b:");
+    let bench = Bench::new(&case, Server::open(&[]));
+    assert_eq!(code(&bench.begin().output().unwrap()), 0);
+    let first = bench.log().unwrap().info.id;
+    bench.place.write("held.yaml", &held.workflow);
+    let replay = bench.flowrun(&["replay", "last", "--file", "held.yaml", "--no-input"]);
+    assert_eq!(code(&replay), 5, "{}", stderr(&replay));
+    let refused = bench.flowrun(&["runs", "prune", &first]);
+    assert!(
+        code(&refused) == 2 && stderr(&refused).contains("and is not over; `flowrun resume "),
+        "{}",
+        stderr(&refused)
+    );
+    let none = bench.flowrun(&["runs", "prune", "--keep", "0"]);
+    assert!(code(&none) == 0 && stderr(&none).contains("no run is meant"), "{}", stderr(&none));
+    let answered = bench.flowrun(&["answer", "last", "ask", "so", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&answered)).unwrap();
+    assert_eq!((code(&answered), &report["replay"]["of"]), (0, &json!(first)), "{report}");
+    assert!(stderr(&answered).contains(&format!("replayed {first}: ")), "{}", stderr(&answered));
+    assert_eq!(bench.server.calls().get("first"), Some(&1));
+    assert_eq!(code(&bench.flowrun(&["runs", "prune", &first])), 0);
+}

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_traits::{One, Signed, ToPrimitive, Zero};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::problem;
 use crate::failure::StepError;
@@ -119,7 +119,8 @@ impl Fraction {
     /// A JSON number where its shortest text is exactly the result; else a text of its digits.
     pub(super) fn to_value(&self) -> Value {
         if self.denominator.is_one() {
-            return self.numerator.to_i64().map_or_else(|| Value::String(self.numerator.to_string()), Value::from);
+            let number = self.numerator.to_i128().and_then(Number::from_i128);
+            return number.map_or_else(|| Value::String(self.numerator.to_string()), Value::Number);
         }
         let Some(text) = self.decimal() else { return Value::String(self.rounded()) };
         let float: f64 = text.parse().unwrap_or(f64::NAN);

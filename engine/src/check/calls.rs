@@ -117,8 +117,13 @@ impl Checker<'_> {
                     let message = format!("`{}` has no input `{name}`", definition.name);
                     let known = definition.inputs.keys().map(String::as_str);
                     let near = self.near(name, known.clone()).map(|near| format!("did you mean `{near}`?"));
-                    let help =
-                        near.unwrap_or_else(|| format!("its inputs are {}", known.collect::<Vec<_>>().join(", ")));
+                    let known: Vec<&str> = known.collect();
+                    let all = if known.is_empty() {
+                        "it takes none".into()
+                    } else {
+                        format!("its inputs are {}", known.join(", "))
+                    };
+                    let help = near.unwrap_or(all);
                     self.error(codes::UNKNOWN_NAME, &at, Part::Key, message).help.push(help);
                 }
                 Some(input) if !value.is_string() && !value.is_array() && !value.is_object() => {

@@ -121,7 +121,7 @@ fn first_sentence(text: &str) -> String {
 }
 
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = r"(?i)[-−]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-−]?\d+(?:\.\d+)?|[-−]?\.\d+";
+    let pattern = r"(?i)[-−]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+\b)?";
     Regex::new(pattern).expect("BUG: the pattern for numbers")
 });
 
@@ -145,7 +145,7 @@ fn last_number(text: &str, words: bool) -> Json {
         "billion" => 9,
         _ => 12,
     });
-    if !digits.contains('.') {
+    if !digits.contains(['.', 'e', 'E']) {
         digits.push_str(&"0".repeat(zeros));
         return read_number(&digits).ok().flatten().map_or(Json::Null, Json::Number);
     }

@@ -70,8 +70,11 @@ pub(super) fn same(a: &Json, b: &Json) -> bool {
 fn order(filter: &str, a: &Json, b: &Json) -> Result<Ordering, Error> {
     match (a, b) {
         (Json::Number(a), Json::Number(b)) => {
-            // As floats, whole numbers beyond 2^53 are equal to their neighbours.
-            let exact = |number: &Number| number.as_i128().filter(|whole| whole.abs() > 1 << 53);
+            // As floats, whole numbers from 2^53 on are equal to their neighbours.
+            let whole =
+                |number: &Number| number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i128);
+            let exact =
+                |number: &Number| number.as_i128().or_else(|| whole(number)).filter(|whole| whole.abs() >= 1 << 53);
             let order = a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal);
             Ok(order.then(exact(a).cmp(&exact(b))))
         }

@@ -61,6 +61,11 @@ fn whole_numbers_are_exact_or_refused() {
     check("'12345678901234567890123' | number_eq(5)", json!(false));
     check("[9007199254740993, 9007199254740992] | unique | length", json!(2));
     check("[9007199254740993, 9007199254740992] | sort | first", json!(9_007_199_254_740_992_i64));
+    check("[-9007199254740992, -9007199254740993] | sort | first", json!(-9_007_199_254_740_993_i64));
+    check(
+        "['1e3', '2.5E3 people', '-1e-2', '1e400', '3e', '7e2x'] | map('number')",
+        json!([1000, 2500, -0.01, null, 3, 2]),
+    );
     check("(1 | number_eq(1.0)) and not ('x' | number_eq(1))", json!(true));
 }
 

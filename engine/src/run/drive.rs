@@ -10,8 +10,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -32,8 +32,11 @@ use crate::observer::Records;
 use crate::scheduler::{Effects, Scheduler};
 use crate::store::Summary;
 
-/// How often a run whose attempts end at once gives way to others: about once in a few milliseconds.
-const TRANSACTIONS_AT_A_STRETCH: u64 = 1_000;
+/// How many transactions of attempts that end at once come before a run looks at everything else that may have happened.
+const TRANSACTIONS_AT_A_STRETCH: u64 = 32;
+
+/// After how long such a run gives way to other tasks.
+const STRETCH: Duration = Duration::from_millis(2);
 
 /// How many answers that need not be made are part of one transaction.
 const FOUND_AT_A_STRETCH: u32 = 256;
@@ -68,6 +71,7 @@ pub(super) struct Driver {
     pub(super) idle_us: u64,
     pub(super) sequence: u64,
     transactions: u64,
+    gave_way: Instant,
     effects: Effects,
     /// Decisions that have not been answered.
     open: VecDeque<(StepId, DecideField)>,
@@ -106,6 +110,7 @@ impl Driver {
             idle_us: 0,
             sequence: 0,
             transactions: 0,
+            gave_way: Instant::now(),
             effects: Effects::default(),
             open: VecDeque::new(),
             outward: Vec::new(),
@@ -152,6 +157,8 @@ impl Driver {
             let cancellable = self.scheduler.accepts(&Event::Cancel);
             let event = if cancellable && cancel.is_cancelled() {
                 Event::Cancel
+            } else if let Some(event) = self.overdue() {
+                event
             } else if let Some((attempt, key, result)) = self.finished.pop_front() {
                 self.settled(attempt, key, result)
             } else if let Some(recalled) = self.recalled() {
@@ -205,9 +212,24 @@ impl Driver {
     /// Lets other tasks of this thread go on now and then.
     async fn give_way(&mut self) {
         self.transactions += 1;
-        if self.transactions.is_multiple_of(TRANSACTIONS_AT_A_STRETCH) {
+        if self.transactions.is_multiple_of(TRANSACTIONS_AT_A_STRETCH) && self.gave_way.elapsed() >= STRETCH {
             tokio::task::yield_now().await;
+            self.gave_way = Instant::now();
         }
+    }
+
+    /// The event of whatever else has happened, now and then: attempts that end at once may come one after the other for long.
+    fn overdue(&mut self) -> Option<Event> {
+        if self.finished.is_empty() || !self.transactions.is_multiple_of(TRANSACTIONS_AT_A_STRETCH) {
+            return None;
+        }
+        if let Some(Some((attempt, key, result))) = self.attempts.next().now_or_never() {
+            return Some(self.settled(attempt, key, result));
+        }
+        if self.next_timer_at().is_some_and(|at| at <= Instant::now()) {
+            return Some(self.next_timer());
+        }
+        self.next_answer()
     }
 
     /// Applies an outside event and answers every decision that follows from it; then tells the observers, then acts.

@@ -191,8 +191,10 @@ impl Source {
             Yaml::Bool(flag) => Value::Bool(flag),
             Yaml::String(text) => Value::String(text),
             Yaml::Number(number) => {
-                // An anchor may stand before it.
-                let raw = self.shown(&parts(path)).rsplit(' ').next().unwrap_or_default();
+                // An anchor may stand before it; what is merged in stands elsewhere, and was read there.
+                let (spot, is_own) = self.spot(&parts(path));
+                let shown = if is_own { &self.text[spot.value.clone()] } else { "" };
+                let raw = shown.split_whitespace().next_back().unwrap_or_default();
                 let no_such = || "values are JSON, which has no such number".to_owned();
                 let json = serde_json::to_value(&number).ok().filter(|number| !number.is_null()).ok_or_else(no_such);
                 let json = read_number(raw).and(json);

@@ -160,3 +160,18 @@ async fn an_answer_that_came_while_a_step_waited_for_its_turn_is_found() {
     let waiting = waiting.await.unwrap();
     assert_eq!((quick.usage.calls, waiting.usage.calls, waiting.reused.steps), (1, 1, 1));
 }
+
+#[tokio::test]
+async fn steps_that_end_at_once_do_not_hold_up_the_others() {
+    let store = Slow::default();
+    let text =
+        "nodes: {slow: {act: sleep 1}, quick: {for_each: 'range(3000) | list', act: '{{ item }}'}}\noutput: slow";
+    let outcome = run(&workflow(text), Map::new(), &kinds(), store.options("r1")).await.unwrap();
+    assert_eq!(outcome.output, Some(json!("slept")));
+    let log: Vec<String> = store.kept.log("r1", 0).unwrap().into_iter().map(|stored| stored.lines).collect();
+    let settled = |step: &str| {
+        let wanted = format!("\"step\":\"{step}\"");
+        log.iter().position(|lines| lines.contains("\"type\":\"settled\"") && lines.contains(&wanted)).unwrap()
+    };
+    assert!(settled("slow") < settled("quick[2999]"), "{} of {}", settled("slow"), log.len());
+}
