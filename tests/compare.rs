@@ -222,3 +222,17 @@ fn another_model_is_a_part_of_the_key_that_changed() {
     assert!(text.contains("differs in its key"), "{text}");
     assert!(text.contains("other") && !text.contains('\u{1b}'), "what a model says cannot steer the terminal: {text}");
 }
+
+#[test]
+fn who_was_stopped_before_has_no_answer_that_could_be_gone() {
+    let place = Place::new();
+    place.write("r.yaml", "- {match: sw 1, reply: a, delay_ms: 50}\n- {match: sw 2, reply: b, delay_ms: 300}\n");
+    let text = "flowrun: 1\nnodes:\n  sw: {for_each: '[1, 2]', prompt: \"sw {{ item }}\", max_parallel: 2, stop_when: 'this | length >= 1'}\noutput: sw\n";
+    place.write("early.yaml", text);
+    let model = ["--model", "scripted:r.yaml"];
+    assert_eq!(code(&place.flowrun(&[&["run", "early.yaml"][..], &model].concat())), 0);
+    let change = ["replay", "last", "--set", "sw.stop_when=this | length >= 2"];
+    assert_eq!(code(&place.flowrun(&[&change[..], &model].concat())), 0);
+    let said = stdout(&place.flowrun(&["explain", "last", "sw[1]"]));
+    assert!(said.contains("it asked the same and came to no answer"), "{said}");
+}

@@ -439,7 +439,11 @@ fn compared(text: &mut String, nearest: &Compared, shown: Shown) {
     };
     if nearest.parts.is_empty() {
         let why = "this run was told to read none (`--fresh`), or that answer was too old, or is gone";
-        let kept = if nearest.key.is_some() { format!(": {why}") } else { String::new() };
+        let kept = match &nearest.key {
+            _ if !nearest.answered => " and came to no answer".to_owned(),
+            Some(_) => format!(": {why}"),
+            None => String::new(),
+        };
         let rows = wrapped(&format!("{what}; it asked the same{kept}"), shown.width.saturating_sub(2));
         rows.iter().for_each(|row| text.push_str(&format!("  {row}\n")));
         return;

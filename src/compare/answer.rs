@@ -37,6 +37,8 @@ pub struct Compared {
     pub step: String,
     /// Hash of what its key was made of, where answers are kept.
     pub key: Option<String>,
+    /// Whether it came to an answer.
+    pub answered: bool,
     /// What is different: before (`a`) and now (`b`). Empty: nothing.
     pub parts: Vec<Part>,
 }
@@ -202,6 +204,7 @@ impl Own<'_> {
             run: other.info.id.clone(),
             step: self.path.to_owned(),
             key: step.key.clone().filter(|key| other.value(key).is_some()),
+            answered: step.state == "succeeded",
             parts: differing(&before, &self.parts()?),
         })
     }
@@ -250,7 +253,8 @@ fn nearest_entry(store: &dyn Store, own: &Own<'_>) -> Option<Compared> {
         let key = entry.key.to_string();
         let before = with_input(value(&key)?, &value);
         let parts = differing(&before, &parts);
-        Some(Compared { with: "entry".to_owned(), run: entry.run, step: entry.step, key: Some(key), parts })
+        let (with, key) = ("entry".to_owned(), Some(key));
+        Some(Compared { with, run: entry.run, step: entry.step, key, answered: true, parts })
     });
     compared.min_by_key(|compared| compared.parts.len())
 }
