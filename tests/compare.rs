@@ -128,6 +128,9 @@ fn who_was_corrected_says_so_and_names_what_it_takes_the_place_of() {
         let found = &json(&place.flowrun(&["explain", "last", step, "--json"]))["found"];
         assert_eq!((&found["word"], &found["step"]), (&"corrected".into(), &step.into()));
     }
+    let trace = stdout(&place.flowrun(&["trace"]));
+    assert!(trace.contains("✓ t  ") && trace.contains("2 corrected"), "{trace}");
+    assert_eq!(trace.lines().filter(|line| line.ends_with("corrected")).count(), 2, "{trace}");
     let computed = stdout(&place.flowrun(&["explain", &first, "t"]));
     assert!(computed.contains("it is computed from what is there and costs nothing"), "{computed}");
 }

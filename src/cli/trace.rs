@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use crate::compare::find_step;
-use crate::render::{clean, visible, wrapped};
-use crate::runs::RunLog;
-use crate::trace::{Savings, Trace, TraceStep, counted, duration};
 use clap::ValueEnum;
 use serde_json::Value;
 
 use super::db::DbArgs;
 use super::{print, print_painted, refuse, width};
+use crate::Origin;
+use crate::compare::find_step;
+use crate::render::{clean, visible, wrapped};
+use crate::runs::RunLog;
+use crate::trace::{Savings, Trace, TraceStep, counted, duration};
 
 /// How a trace is shown.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -34,6 +35,7 @@ pub(super) fn trace(wanted: &str, step: Option<&str>, format: Format, prompts: b
     };
     let mut tree = Trace::new(&log.events);
     tree.look_up(|hash| log.value(hash));
+    tree.mark_corrections(&Origin::of(&log.info).corrections);
     let savings = tree.savings();
     log.running_us.into_iter().for_each(|running_us| tree.go_on_until(running_us));
     if let Some(step) = step {

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use flowrun_engine::event::Usage;
+use flowrun_engine::id::ValueHash;
 
 use super::{Trace, counted};
 
@@ -105,6 +106,17 @@ impl Trace {
             }
             let found = step.report.as_deref().and_then(&value).and_then(|report| Found::of(&report));
             step.found = found.or(step.found.take());
+        }
+    }
+
+    /// Marks the steps that took what was set for them by path. The log tells so of steps that ask, and not of what is computed.
+    pub fn mark_corrections(&mut self, corrections: &Map<String, Value>) {
+        let hash = |value: &Value| ValueHash::of(value).to_string();
+        let unmarked = self.steps.iter_mut().filter(|step| step.found.is_none() && !step.is_leaf());
+        for step in unmarked.filter(|step| step.state == "succeeded") {
+            if corrections.get(&step.path).map(hash).is_some_and(|set| step.value == Some(set)) {
+                step.found = Some(Found { how: "correction".to_owned(), ..Found::default() });
+            }
         }
     }
 
