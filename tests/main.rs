@@ -17,6 +17,7 @@ mod golden;
 mod graphs;
 mod hostile;
 mod http;
+mod inputs;
 mod methods;
 mod model;
 mod records;
