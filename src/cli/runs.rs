@@ -182,19 +182,23 @@ fn prune(args: &PruneArgs) -> Result<ExitCode, String> {
     }
     let runs = args.place.read()?;
     let mut going = named(&runs, &args.runs)?;
+    let by_name: Vec<String> = going.keys().cloned().collect();
     if args.keep.is_some() || args.older_than.is_some() || args.status.is_some() {
         for run in meant(&runs, args)? {
             going.entry(run.0.id.clone()).or_insert(run);
         }
     }
-    let needed = replayed_by(&runs)?;
-    for (id, by) in args.runs.iter().filter_map(|name| needed.get_key_value(&*runs.find(name).ok()?.id)) {
-        if !going.contains_key(by) {
-            return Err(format!("the run {by} replays {id} and is not over; `flowrun resume {by}` goes on with it"));
+    for (replayed, by) in open_replays(&runs)? {
+        if going.contains_key(&by) || !going.contains_key(&replayed) {
+            continue;
         }
+        if by_name.contains(&replayed) {
+            return Err(format!(
+                "the run {by} replays {replayed} and is not over; `flowrun resume {by}` goes on with it, or name both"
+            ));
+        }
+        going.remove(&replayed);
     }
-    let all: Vec<String> = going.keys().cloned().collect();
-    going.retain(|id, _| needed.get(id).is_none_or(|by| all.contains(by)));
     let rows: Vec<Vec<String>> = going.values().map(row).collect();
     print(&table(&rows, usize::MAX));
     let count = counted(going.len() as u64, "run");
@@ -212,8 +216,8 @@ fn prune(args: &PruneArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The runs whose answers a replay takes over that is not over, and which replay that is.
-fn replayed_by(runs: &Runs) -> Result<BTreeMap<String, String>, String> {
+/// Replays that are not over: the run whose answers each takes over, and its own id.
+fn open_replays(runs: &Runs) -> Result<Vec<(String, String)>, String> {
     let all = runs.all().map_err(|error| error.to_string())?;
     let is_over = |run: &RunInfo| run.summary.as_ref().is_some_and(|summary| summary.status != Status::Suspended);
     let open = all.into_iter().filter(|run| !is_over(run));

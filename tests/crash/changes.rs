@@ -187,6 +187,11 @@ fn a_run_is_kept_as_long_as_a_replay_needs_it() {
         "{}",
         stderr(&refused)
     );
+    let other = bench.flowrun(&["replay", &first, "--file", "held.yaml", "--no-input"]);
+    assert_eq!(code(&other), 5, "{}", stderr(&other));
+    let one_of_two = bench.flowrun(&["runs", "prune", &first, "last"]);
+    assert_eq!(code(&one_of_two), 2, "the other replay needs it too: {}", stderr(&one_of_two));
+    assert_eq!(code(&bench.flowrun(&["runs", "prune", "last"])), 0);
     let none = bench.flowrun(&["runs", "prune", "--keep", "0"]);
     assert!(code(&none) == 0 && stderr(&none).contains("no run is meant"), "{}", stderr(&none));
     let answered = bench.flowrun(&["answer", "last", "ask", "so", "--json"]);
